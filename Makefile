@@ -1,0 +1,75 @@
+# The commands of this repository. `make` alone lists them.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+PYTHON_VENV := .venv/bin/python
+
+# The Python code that is there to check; a folder of the layout may not exist yet.
+PACKAGES := $(wildcard jobs local migrations bench tests)
+
+# make test ARGS='-k flush -x'
+ARGS ?=
+# Test processes at once: two by default, since each holds connections and a database of its own.
+WORKERS ?= 2
+
+.PHONY: help up down psql url destroy test lint bench lock runtime dev server-packages
+
+help: ## list these commands
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: runtime ## set up everything, migrate, and run live telemetry of this host through the platform
+	@$(PYTHON_VENV) -m local up
+	@echo '==> alembic upgrade head'
+	@DATABASE_URL="$$($(PYTHON_VENV) -m local url)" && export DATABASE_URL && $(PYTHON_VENV) -m alembic upgrade head
+	@$(PYTHON_VENV) -m local demo
+
+down: runtime ## stop the local server; its data stays
+	@$(PYTHON_VENV) -m local down
+
+psql: runtime ## a psql session on the local database
+	@$(PYTHON_VENV) -m local psql
+
+url: ## print the local DATABASE_URL and nothing else
+	@requirements/install runtime >&2
+	@$(PYTHON_VENV) -m local url
+
+destroy: runtime ## stop the local server and remove its data (asks first)
+	@$(PYTHON_VENV) -m local destroy $(ARGS)
+
+test: dev server-packages ## the lint, then the whole test suite (ARGS='-k flush' for a part)
+	@lint=0; tests=0; \
+	$(MAKE) lint || lint=1; \
+	echo '==> pytest'; \
+	$(PYTHON_VENV) -m pytest -n $(WORKERS) $(ARGS) || tests=$$?; \
+	if [ $$lint != 0 ]; then echo 'make test: the lint failed, its findings are above the tests' >&2; fi; \
+	exit $$((lint | tests))
+
+lint: dev server-packages ## ruff, mypy, sqlfluff, squawk, pglast, plpgsql_check
+	@status=0; \
+	echo '==> ruff check'; $(PYTHON_VENV) -m ruff check . || status=1; \
+	echo '==> ruff format --check'; $(PYTHON_VENV) -m ruff format --check . || status=1; \
+	echo '==> mypy --strict'; $(PYTHON_VENV) -m mypy --strict $(PACKAGES) || status=1; \
+	$(PYTHON_VENV) -m migrations.lint || status=1; \
+	exit $$status
+
+bench: dev server-packages ## side by side with the reference designs
+	@$(PYTHON_VENV) -m bench $(ARGS)
+
+LOCK := $(PYTHON_VENV) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras \
+	--no-header --no-emit-index-url --no-emit-find-links --upgrade
+
+lock: dev ## choose the newest versions of every dependency and lock them with hashes
+	@echo '==> requirements/runtime.txt'
+	@$(LOCK) -o requirements/runtime.txt requirements/runtime.in
+	@echo '==> requirements/dev.txt'
+	@$(LOCK) -c requirements/runtime.txt -o requirements/dev.txt requirements/dev.in
+
+runtime:
+	@requirements/install runtime
+
+dev:
+	@requirements/install dev
+
+# The server programs that the tests and the lint start a throw-away server from.
+server-packages: dev
+	@$(PYTHON_VENV) -m local install
