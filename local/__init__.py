@@ -1,0 +1,1 @@
+"""The local PostgreSQL of this clone, and throw-away servers for tests: see docs/local.md."""
