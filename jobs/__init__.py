@@ -1,0 +1,1 @@
+"""Everything that moves data: `python -m jobs` (ingest, scheduled jobs, the worker, tenants, telemetry)."""
