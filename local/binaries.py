@@ -11,8 +11,8 @@ from pathlib import Path
 MINIMUM_MAJOR = 15
 DEBIAN_ROOT = Path("/usr/lib/postgresql")
 
-# Loaded at start where they are installed. pg_partman's background worker is left out: RDS does not offer it, and
-# partitions are maintained table by table by our own jobs. plpgsql_check needs no preloading.
+# Loaded at start where they are installed. pg_partman's background worker is left out: RDS does not offer
+# it, and partitions are maintained table by table by our own jobs. plpgsql_check needs no preloading.
 PRELOADED = ("pg_stat_statements", "pg_cron")
 
 
@@ -26,6 +26,7 @@ class Binaries:
     libdir: Path
 
     def program(self, name: str) -> Path:
+        """Full path of one program, like `psql`."""
         return self.bindir / name
 
     def has_extension(self, name: str) -> bool:
@@ -33,10 +34,12 @@ class Binaries:
         return (self.sharedir / "extension" / f"{name}.control").exists()
 
     def has_library(self, name: str) -> bool:
+        """Whether `name` can be preloaded or used as an output plugin."""
         return (self.libdir / f"{name}.so").exists()
 
     @property
     def preload(self) -> tuple[str, ...]:
+        """The libraries of PRELOADED that are installed."""
         return tuple(name for name in PRELOADED if self.has_library(name))
 
 
@@ -67,7 +70,7 @@ def installed(debian_root: Path = DEBIAN_ROOT) -> list[Binaries]:
 
 
 def choose(servers: list[Binaries], major: int | None = None) -> Binaries | None:
-    """The first server new enough, one with pg_partman before one without; of version `major` if it is given."""
+    """The first server new enough (of version `major`, if given), one with pg_partman before one without."""
     fit = [s for s in servers if s.major >= MINIMUM_MAJOR and major in (None, s.major)]
     return next((s for s in fit if s.has_extension("pg_partman")), fit[0] if fit else None)
 

@@ -1,7 +1,8 @@
 """One PostgreSQL cluster on this machine: made, started, stopped, killed, copied to a standby, promoted.
 
 Everything of a cluster lies in its data folder: settings in `eav.conf`, the superuser's password in
-`superuser.password` (mode 0600), the log in `server.log`. It listens on 127.0.0.1 only, by TLS, with a password.
+`superuser.password` (mode 0600), the log in `server.log`. It listens on 127.0.0.1 only, by TLS, with a
+password.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Cluster:
     binaries: Binaries
     os_user: OsUser
 
-    # ---- making and finding -----------------------------------------------------------------------------------
+    # ---- making and finding -------------------------------------------------------------------------------
 
     @classmethod
     def create(
@@ -63,8 +64,8 @@ class Cluster:
     ) -> Cluster:
         """Make a cluster with an empty database `eav` in `data_dir`, which must not exist. Not started.
 
-        `settings` come on top of `local.settings.server_settings`. Without `port` a free one is chosen. An interrupted
-        call leaves nothing at `data_dir`. Raises ClusterError.
+        `settings` come on top of `local.settings.server_settings`. Without `port` a free one is chosen. An
+        interrupted call leaves nothing at `data_dir`. Raises ClusterError.
         """
         data_dir = data_dir.absolute()
         os_user = server_user()
@@ -76,7 +77,8 @@ class Cluster:
         try:
             staging._initdb(fsync=(settings or {}).get("fsync", True) is not False)
             staging.configure(port=port or free_port(), settings=settings)
-            # Here, not over a connection: url() holds from the first start on, and pg_cron finds its database.
+            # Here, not over a connection: url() holds from the first start on, and pg_cron finds its
+            # database.
             staging._single_user(f"CREATE DATABASE {DATABASE}")
             staging.data_dir.rename(data_dir)
         except OSError as error:
@@ -108,17 +110,18 @@ class Cluster:
         return cls(data_dir, binaries, server_user())
 
     def create_standby(self, data_dir: Path, *, settings: Mapping[str, Value] | None = None) -> Cluster:
-        """Copy this running cluster to `data_dir`: a streaming standby with its own port and slot. Not started.
+        """Copy this running cluster to `data_dir`: a streaming standby with a port and slot of its own.
 
-        Same password, same settings but for `settings`. Raises ClusterError.
+        Not started. Same password, same settings but for `settings`. Raises ClusterError.
         """
         data_dir = data_dir.absolute()
         _make_folder(data_dir, self.os_user)
         standby = Cluster(data_dir, self.binaries, self.os_user)
-        connection = f"host=127.0.0.1 port={self.port} user={SUPERUSER} sslmode=require application_name={data_dir.name}"
+        connection = f"host=127.0.0.1 port={self.port} user={SUPERUSER} sslmode=require"
         self._run(
-            "pg_basebackup", "--pgdata", data_dir, "--dbname", connection, "--checkpoint", "fast", "--wal-method",
-            "stream", "--write-recovery-conf", "--create-slot", "--slot", f"standby_{secrets.token_hex(4)}",
+            "pg_basebackup", "--pgdata", data_dir, "--dbname", connection, "--checkpoint", "fast",
+            "--wal-method", "stream", "--write-recovery-conf",
+            "--create-slot", "--slot", f"standby_{secrets.token_hex(4)}",
             *(["--no-sync"] if self.setting("fsync") == "off" else []),
             env={"PGPASSWORD": self.password},
         )  # fmt: skip
@@ -141,12 +144,13 @@ class Cluster:
             CONFIG, f"# Written by local/cluster.py at each change of settings.\n{overrides}{render(every)}"
         )
 
-    # ---- running ----------------------------------------------------------------------------------------------
+    # ---- running ------------------------------------------------------------------------------------------
 
     def start(self, timeout: float = 120.0) -> None:
         """Start and wait, `timeout` seconds at most, until connections are taken; nothing if it runs.
 
-        Leftovers of a server that was killed are cleared. Raises PortTakenError, ClusterError (with the log's last lines).
+        Leftovers of a server that was killed are cleared. Raises PortTakenError, ClusterError (with the
+        log's last lines).
         """
         if self.is_running():
             return
@@ -179,8 +183,8 @@ class Cluster:
     def kill(self) -> None:
         """SIGKILL the postmaster, as a crash would, and wait until its children have ended too.
 
-        They see its death by themselves; one busy for ten more seconds is killed as well. Raises ClusterError if the
-        cluster does not run.
+        They see its death by themselves; one busy for ten more seconds is killed as well. Raises
+        ClusterError if the cluster does not run.
         """
         postmaster = self.postmaster()
         if postmaster is None:
@@ -201,6 +205,7 @@ class Cluster:
         self._run("pg_ctl", "promote", "--pgdata", self.data_dir, "--wait", "--timeout", "60", "--silent")
 
     def is_running(self) -> bool:
+        """Whether its main process lives."""
         return self.postmaster() is not None
 
     def postmaster(self) -> psutil.Process | None:
@@ -218,16 +223,20 @@ class Cluster:
 
     def remove(self) -> None:
         """Delete all data; the cluster must not run. Nothing if it does not exist. Raises ClusterError."""
-        if not self.data_dir.exists():
-            return
         if self.is_running():
             raise ClusterError(f"the cluster in {self.data_dir} is running: stop it first")
-        try:
-            shutil.rmtree(self.data_dir)
-        except OSError as error:
-            raise ClusterError(f"could not remove {self.data_dir}: {error}") from None
+        self.remove_data(self.data_dir)
 
-    # ---- what others need to know -----------------------------------------------------------------------------
+    @staticmethod
+    def remove_data(data_dir: Path) -> None:
+        """Delete a data folder, whatever is in it; nothing if there is none. Raises ClusterError."""
+        try:
+            if data_dir.exists():
+                shutil.rmtree(data_dir)
+        except OSError as error:
+            raise ClusterError(f"could not remove {data_dir}: {error.strerror or error}") from None
+
+    # ---- what others need to know -------------------------------------------------------------------------
 
     def url(self, database: str = DATABASE, user: str | None = None, password: str | None = None) -> str:
         """A connection URL by TCP and TLS. Without `user` the superuser with its password."""
@@ -247,24 +256,24 @@ class Cluster:
 
     @property
     def log(self) -> Path:
+        """The server's log."""
         return self.data_dir / LOG
 
     def setting(self, name: str) -> str:
         """A setting as last written by `configure`; '' if it was not."""
         return parse(self._read(CONFIG)).get(name, "")
 
-    def move_port(self) -> int:
-        """Choose another free port for the next start, and return it."""
-        port = free_port()
-        self.configure(port=port, settings=self._overrides())
-        return port
+    def reconfigure(self, port: int | None = None) -> None:
+        """Write the settings of today's code and machine, keeping what `create` was given on top."""
+        self.configure(port=port or self.port, settings=self._overrides())
 
-    # ---- inside -----------------------------------------------------------------------------------------------
+    # ---- inside -------------------------------------------------------------------------------------------
 
     def _initdb(self, *, fsync: bool) -> None:
         _make_folder(self.data_dir, self.os_user)
         password = secrets.token_urlsafe(24)
-        # Beside the folder, which must be empty for initdb, and not in TMPDIR, which the server's user may not enter.
+        # Beside the folder, which must be empty for initdb, and not in TMPDIR, which the server's user may
+        # not enter.
         password_file = self.data_dir.with_name(f"{self.data_dir.name}.password")
         try:
             _write_private(password_file, password, self.os_user)
@@ -285,8 +294,9 @@ class Cluster:
         if shutil.which("openssl") is None:
             raise ClusterError("openssl is missing, which makes the server's certificate: install openssl")
         done = self.os_user.run(
-            ["openssl", "req", "-new", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-             "-days", "3650", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            ["openssl", "req", "-new", "-x509", "-nodes", "-newkey", "ec",
+             "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "3650", "-subj", "/CN=localhost",
+             "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
              "-out", self.data_dir / "server.crt", "-keyout", self.data_dir / "server.key"]
         )  # fmt: skip
         if done.returncode:
@@ -295,11 +305,13 @@ class Cluster:
 
     def _single_user(self, statement: str) -> None:
         done = self.os_user.run(
-            [self.binaries.program("postgres"), "--single", "-D", self.data_dir, "-c", "shared_preload_libraries=",
-             "-c", "log_min_messages=fatal", "postgres"],
+            [self.binaries.program("postgres"), "--single", "-D", self.data_dir,
+             "-c", "shared_preload_libraries=", "-c", "log_min_messages=error", "postgres"],
             stdin=statement + "\n",
         )  # fmt: skip
-        if done.returncode:
+        if (
+            done.returncode or "ERROR:" in done.stdout
+        ):  # in this mode a failed statement does not fail the program
             raise ClusterError(f"{statement} failed in {self.data_dir}: {_one_line(done.stdout)}")
 
     def _run(self, program: str, *args: str | Path | int, env: Mapping[str, str] | None = None) -> str:
@@ -313,8 +325,8 @@ class Cluster:
             return (self.data_dir / name).read_text(encoding="utf-8")
         except OSError as error:
             raise ClusterError(
-                f"{self.data_dir / name}: {error.strerror}: run this as the user who made the cluster, or make it anew"
-                " with: python -m local destroy"
+                f"{self.data_dir / name}: {error.strerror}: run this as the user who made the cluster,"
+                " or remove it with: python -m local destroy"
             ) from None
 
     def _write(self, name: str, content: str) -> None:
@@ -349,8 +361,8 @@ class Cluster:
     def _clear_foreign_pid_file(self) -> None:
         """Remove a stale postmaster.pid whose number now belongs to a stranger.
 
-        PostgreSQL clears the file itself when nobody has that number. A living stranger (after a reboot, or a process
-        that nobody reaps) would make it refuse to start for ever.
+        PostgreSQL clears the file itself when nobody has that number. A living stranger (after a reboot, or
+        a process that nobody reaps) would make it refuse to start for ever.
         """
         pid = self._pid()
         if pid is not None and psutil.pid_exists(pid) and not self.is_running():
@@ -377,9 +389,8 @@ def temporary_folder() -> Iterator[Path]:
     pytest's tmp_path is closed to everybody but its user: as root, make clusters here instead.
     """
     os_user = server_user()
-    base = next(
-        (path for path in (Path(tempfile.gettempdir()), Path("/tmp")) if os_user.can_enter(path)), None
-    )  # noqa: S108
+    choices = (Path(tempfile.gettempdir()), Path("/tmp"))  # noqa: S108  (mkdtemp makes the name below it)
+    base = next((path for path in choices if os_user.can_enter(path)), None)
     if base is None:
         raise ClusterError(
             f"user {os_user.name} can enter neither {tempfile.gettempdir()} nor /tmp: set TMPDIR"
@@ -394,7 +405,7 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_cluster(settings: Mapping[str, Value] | None = None) -> Iterator[Cluster]:
-    """A started throw-away cluster (fsync off, unless `settings` say else); stopped and removed at the end."""
+    """A started throw-away cluster (fsync off, unless `settings` say else), removed at the end."""
     with temporary_folder() as folder:
         cluster = Cluster.create(folder / "data", settings={**THROWAWAY, **(settings or {})})
         try:
@@ -405,13 +416,13 @@ def temporary_cluster(settings: Mapping[str, Value] | None = None) -> Iterator[C
 
 
 def start_on_free_port(cluster: Cluster, attempts: int = 5) -> bool:
-    """Start; while the port is taken choose another. True if the port moved. Raises ClusterError, PortTakenError."""
+    """Start; while the port is taken choose another. Tells whether the port moved. Raises ClusterError."""
     for attempt in range(attempts):
         try:
             cluster.start()
             return attempt > 0
         except PortTakenError:
-            cluster.move_port()
+            cluster.reconfigure(free_port())
     cluster.start()
     return True
 
@@ -442,7 +453,8 @@ def _any_binaries() -> Binaries:
     binaries = binaries_module.choose(binaries_module.installed())
     if binaries is None:
         raise ClusterError(
-            f"no PostgreSQL server programs >= {binaries_module.MINIMUM_MAJOR} found: run python -m local install"
+            f"no PostgreSQL server programs >= {binaries_module.MINIMUM_MAJOR} found:"
+            " run python -m local install"
         )
     return binaries
 

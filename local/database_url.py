@@ -1,4 +1,4 @@
-"""A server the user names with DATABASE_URL: is it fit for the platform? Passwords never appear in a message."""
+"""A server named by DATABASE_URL: is it fit for the platform? No message ever shows its password."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class LocalError(Exception):
-    """A state of this machine or a mistake of its user. The CLI prints the text and exits with 1, no traceback."""
+    """A state of this machine or a mistake of its user; the CLI prints its text and exits with 1."""
 
 
 class ClusterError(LocalError):

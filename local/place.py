@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from local.docker import Container
 from local.errors import LocalError
 from local.osuser import OsUser
 from local.sharing import exclusive
@@ -42,7 +43,9 @@ class Place:
 
     @property
     def name(self) -> str:
-        """A name for this clone's things elsewhere (container, volume, folder): the same for the same path."""
+        """A name for this clone's things elsewhere (container, volume, folder): the same for the same
+        path.
+        """
         return f"eav-{hashlib.sha256(str(self.clone).encode()).hexdigest()[:12]}"
 
     def make(self) -> None:
@@ -64,7 +67,9 @@ class Place:
             yield
 
     def data_dirs(self) -> tuple[Path, Path]:
-        """The two places a cluster may be: in the clone, or outside when the server's user cannot enter that."""
+        """The two places a cluster may be: in the clone, or outside when the server's user cannot enter
+        that.
+        """
         return self.folder / "postgres" / "data", self.outside / self.name / "data"
 
     def data_dir(self) -> Path | None:
@@ -83,6 +88,15 @@ class Place:
         """Where to make a cluster that `os_user` runs."""
         inside, outside = self.data_dirs()
         return inside if os_user.can_enter(inside.parent) else outside
+
+    def remove_outside(self) -> None:
+        """Remove the folder that held data outside the clone, once it is empty."""
+        with contextlib.suppress(OSError):
+            self.data_dirs()[1].parent.rmdir()
+
+    def container(self) -> Container:
+        """The container of this clone."""
+        return Container(self.name, self.folder / "docker.password")
 
     def recall(self) -> Memory | None:
         """What the last `up` chose; None before the first one. Raises LocalError if it cannot be read."""

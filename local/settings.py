@@ -1,4 +1,6 @@
-"""The server settings of every local PostgreSQL: what RDS will have, sized for a small machine. Pure functions."""
+"""The server settings of every local PostgreSQL: what RDS will have, sized for a small machine. Pure
+functions.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """One thing (a test server) shared by several processes of one test run, cleared by the last of them.
 
-Locks are the kernel's (flock): they end with their process, however it ends, so a killed run leaves no lock behind
-and the next run can tell that its leftovers belong to nobody. Each user holds a shared lock, which is why this is
-not a library for exclusive locks.
+Locks are the kernel's (flock): they end with their process, however it ends, so a killed run leaves no lock
+behind and the next run can tell that its leftovers belong to nobody. Each user holds a shared lock, which is
+why this is not a library for exclusive locks.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def shared(
 ) -> Iterator[Facts]:
     """The facts that `start(folder)` returned in the first process of `run`; the last to leave calls `stop`.
 
-    What other runs with the same prefix left behind (they were killed) is stopped first. `folder` is mode 0711, in the
-    system's temporary folder, and removed after `stop`.
+    What other runs with the same prefix left behind (they were killed) is stopped first. `folder` is mode
+    0711, in the system's temporary folder, and removed after `stop`.
     """
     prefix = f"{prefix}-{os.geteuid()}-"
     base = Path(tempfile.gettempdir())
