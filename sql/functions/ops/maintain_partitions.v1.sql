@@ -1,0 +1,56 @@
+-- No SET clause: pg_partman 4 ends by setting search_path for the session to what it found, so that with a SET clause
+-- the caller would keep this function's path. The path is pinned by the first statement and put back by the last.
+CREATE OR REPLACE FUNCTION ops.maintain_partitions()
+RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+AS $$
+DECLARE
+    v_search_path CONSTANT text := pg_catalog.current_setting('search_path');
+    v_policy record;
+    v_child record;
+    v_before bigint;
+    v_made bigint := 0;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    -- Table by table, each in its own block: one set that pg_partman stumbles over does not stop the others.
+    FOR v_policy IN SELECT p.parent_table FROM ops.partition_policies AS p ORDER BY p.parent_table LOOP
+        BEGIN
+            SELECT count(*) INTO v_before FROM ops.partition_bounds(v_policy.parent_table::regclass);
+            PERFORM partman.run_maintenance(p_parent_table := v_policy.parent_table, p_jobmon := false);
+            -- Rows are only ever inserted: vacuum for the visibility map and freezing by number of rows, not by share,
+            -- and never wait for a share of a large partition. Storage parameters are not inherited from the parent.
+            FOR v_child IN
+                SELECT b.partition
+                FROM ops.partition_bounds(v_policy.parent_table::regclass) AS b
+                INNER JOIN pg_class AS c ON b.partition = c.oid
+                WHERE c.reloptions IS NULL
+            LOOP
+                EXECUTE format(
+                    'ALTER TABLE %s SET (autovacuum_vacuum_insert_scale_factor = 0, '
+                    || 'autovacuum_vacuum_insert_threshold = 5000000, autovacuum_analyze_scale_factor = 0.05)',
+                    v_child.partition
+                );
+            END LOOP;
+            SELECT v_made + count(*) - v_before INTO v_made
+            FROM ops.partition_bounds(v_policy.parent_table::regclass);
+            UPDATE ops.partition_policies
+            SET maintained_at = clock_timestamp(), last_error = NULL
+            WHERE parent_table = v_policy.parent_table;
+        EXCEPTION
+            WHEN OTHERS THEN
+                UPDATE ops.partition_policies SET last_error = sqlerrm WHERE parent_table = v_policy.parent_table;
+                RAISE WARNING 'partitions of % were not maintained: %', v_policy.parent_table, sqlerrm;
+        END;
+    END LOOP;
+    PERFORM ops.refresh_value_window();
+    PERFORM set_config('search_path', v_search_path, false);
+    RETURN v_made;
+END;
+$$;
+
+COMMENT ON FUNCTION ops.maintain_partitions() IS
+'Makes partitions ahead, table by table; returns how many. A table that fails is said in ops.partition_policies.last_error.';
+
+REVOKE ALL ON FUNCTION ops.maintain_partitions() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ops.maintain_partitions() TO eav_jobs;
