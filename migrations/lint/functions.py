@@ -1,7 +1,7 @@
 """pglast on every function file: the syntax, inside the body too, and the house rules no linter knows.
 
 A file is `sql/functions/<schema>/<name>.v<N>.sql` and holds one function or procedure, its COMMENT
-and its REVOKE. One rule can be waived on its line, or on a comment line above it, with the reason:
+and its REVOKE. One rule can be waived on its line, or in the comment above it, with the reason:
 
     EXECUTE v_statement; -- lint: ignore dynamic-sql: built by ops.partition_sql(), which quotes
 """
@@ -60,13 +60,14 @@ class FunctionFile:
         return Finding(self.path.as_posix(), line, rule, message)
 
     def waives(self, finding: Finding) -> bool:
-        """True if the finding's line, or a comment line just above it, waives its rule."""
-        lines = self.text.splitlines()
-        at = finding.line - 1
-        places = lines[at : at + 1]
-        if at >= 1 and lines[at - 1].lstrip().startswith("--"):
-            places.append(lines[at - 1])
-        return any(match["rule"] == finding.rule for match in map(WAIVER.search, places) if match)
+        """True if the finding's line, or the comment just above it, waives its rule."""
+        before, here = (
+            self.text.splitlines()[: finding.line - 1],
+            self.text.splitlines()[finding.line - 1 :][:1],
+        )
+        comment = itertools.takewhile(lambda line: line.lstrip().startswith("--"), reversed(before))
+        waivers = map(WAIVER.search, (*here, *comment))
+        return any(waiver["rule"] == finding.rule for waiver in waivers if waiver)
 
 
 @dataclasses.dataclass(frozen=True)

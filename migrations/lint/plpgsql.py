@@ -25,7 +25,31 @@ DYNAMIC = {
     "PLpgSQL_stmt_return_query": "dynquery",
     "PLpgSQL_stmt_open": "dynquery",
 }
-FORMAT_SPECIFIER = re.compile(r"%(?:\d+\$)?-?(?:\d+|\*(?:\d+\$)?)?(?P<kind>.)", re.DOTALL)
+FORMAT_SPECIFIER = re.compile(r"%(?:(?P<number>\d+)\$)?-?(?:\d+|\*(?:\d+\$)?)?(?P<kind>.)", re.DOTALL)
+# What prints as a number or quotes itself.
+SAFE_TYPES = {
+    "int2",
+    "int4",
+    "int8",
+    "regclass",
+    "regnamespace",
+    "regproc",
+    "regprocedure",
+    "regrole",
+    "regtype",
+}
+QUOTING = {"format", "quote_ident", "quote_literal", "quote_nullable"}
+
+# Variables that PL/pgSQL itself declares in an exception block.
+IMPLICIT = {"sqlerrm", "sqlstate"}
+
+HEADER = re.compile(
+    r"(CREATE\s+(?:OR\s+REPLACE\s+)?\w+\s+[\w.]+)(.*?)(\$\w*\$.*|)", re.DOTALL | re.IGNORECASE
+)
+DECLARATIONS = re.compile(r"\bDECLARE\b.*?\bBEGIN\b", re.DOTALL | re.IGNORECASE)
+QUALIFIED_TYPE = re.compile(
+    r"\b(?!pg_catalog\.)[a-z_]\w*\.(?P<name>[a-z_]\w*\b)(?P<array>\s*\[\s*\])?(?!\s*[.%(])", re.IGNORECASE
+)
 
 
 class BodyError(Exception):
@@ -46,9 +70,13 @@ class Query:
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """A parsed body. Lines count from the line where its quote opens, as PostgreSQL counts them."""
+    """A parsed body. Lines count from the line where its quote opens, as PostgreSQL counts them.
+
+    `safe` are the variables and arguments of a type that can carry no SQL, as numbers and regclass.
+    """
 
     variables: tuple[tuple[str, int], ...] = ()
+    safe: frozenset[str] = frozenset()
     queries: tuple[Query, ...] = ()
     dynamic: tuple[Query, ...] = ()
     commits: bool = False
@@ -66,7 +94,7 @@ class Problem:
 def parse(create_function: str) -> Body:
     """Parse a CREATE FUNCTION or PROCEDURE statement in PL/pgSQL; raises BodyError."""
     try:
-        function = pglast.parse_plpgsql(create_function)[0]["PLpgSQL_function"]
+        function = pglast.parse_plpgsql(_with_known_types(create_function))[0]["PLpgSQL_function"]
     except pglast.Error as error:
         raise BodyError(str(error.args[0])) from error
     except json.JSONDecodeError as error:
@@ -74,6 +102,11 @@ def parse(create_function: str) -> Body:
     nodes = list(_nodes(function, line=0))
     return Body(
         variables=tuple(_variables(function.get("datums", []))),
+        safe=frozenset(
+            node["refname"]
+            for kind, node, _ in nodes
+            if kind == "PLpgSQL_var" and _type_name(node) in SAFE_TYPES
+        ),
         queries=tuple(_query(node, line) for kind, node, line in nodes if kind == "PLpgSQL_expr"),
         dynamic=tuple(
             _query(node[DYNAMIC[kind]]["PLpgSQL_expr"], line)
@@ -82,6 +115,25 @@ def parse(create_function: str) -> Body:
         ),
         commits=any(kind in COMMITTING for kind, _, _ in nodes),
     )
+
+
+def _with_known_types(create_function: str) -> str:
+    """The statement with types that pglast can resolve: it knows those of pg_catalog and public only.
+
+    A type of ours, `eav.tenants`, becomes `public.tenants`, which it takes for a row; an array of them, where
+    that is no use, an array of text. No syntax changes, and no line.
+    """
+    parts = HEADER.fullmatch(create_function)
+    if parts is None:
+        return create_function
+    name, header, body = parts.groups()
+    header = QUALIFIED_TYPE.sub(_known, header)
+    body = DECLARATIONS.sub(lambda part: QUALIFIED_TYPE.sub(_known, part[0]), body)
+    return name + header + body
+
+
+def _known(match: re.Match[str]) -> str:
+    return "text[]" if match["array"] else f"public.{match['name']}"
 
 
 def parse_sql_body(body: str) -> Body:
@@ -110,8 +162,14 @@ def _variables(datums: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
     """What the body declares, loop variables too. Arguments, FOUND, NEW, OLD and TG_… have no line there."""
     for datum in datums:
         for kind in ("PLpgSQL_var", "PLpgSQL_rec"):
-            if kind in datum and "lineno" in datum[kind]:
+            if kind in datum and "lineno" in datum[kind] and datum[kind]["refname"] not in IMPLICIT:
                 yield datum[kind]["refname"], datum[kind]["lineno"]
+
+
+def _type_name(variable: dict[str, Any]) -> str:
+    """`regclass`, however it was written."""
+    name: str = variable.get("datatype", {}).get("PLpgSQL_type", {}).get("typname", "")
+    return name.removeprefix("pg_catalog.")
 
 
 def _query(node: dict[str, Any], line: int) -> Query:
@@ -135,23 +193,58 @@ def problems(body: Body) -> Iterator[Problem]:
                 line, "v-prefix", f"variable {name}; variables are named v_…, so that no column hides one"
             )
     for query in body.dynamic:
-        why = _unsafe(query.tree[0].stmt.targetList[0].val)
+        why = _unsafe(query.tree[0].stmt.targetList[0].val, body.safe)
         if why:
             yield Problem(
                 query.line, "dynamic-sql", f"EXECUTE takes a literal, or format() with %I and %L: {why}"
             )
 
 
-def _unsafe(node: Any) -> str:
+def _unsafe(node: Any, safe: frozenset[str]) -> str:
     """Why this text may carry what a caller wrote, or nothing if it cannot."""
-    if syntax.kind(node) == "A_Const":
+    kind = syntax.kind(node)
+    if _literal(node) is not None:
         return ""
+    if kind == "FuncCall" and node.funcname[-1].sval == "format":
+        return _unsafe_format(node.args, safe)
+    if kind == "FuncCall" and node.funcname[-1].sval in QUOTING:
+        return ""
+    if kind == "TypeCast" and node.typeName.names[-1].sval in SAFE_TYPES:
+        return ""
+    if kind == "ColumnRef" and len(node.fields) == 1 and getattr(node.fields[0], "sval", None) in safe:
+        return ""
+    parts: list[Any] = []
+    if kind == "A_Expr" and syntax.names(node.name) == ("||",):
+        parts = [node.lexpr, node.rexpr]
+    elif kind == "CaseExpr":
+        parts = [*(branch.result for branch in node.args), node.defresult or node.args[0].result]
+    if parts:
+        return next(filter(None, (_unsafe(part, safe) for part in parts)), "")
+    return "this expression is neither"
+
+
+def _literal(node: Any) -> str | None:
+    """The text of a literal, or of literals put together with ||; None for anything else."""
+    if syntax.kind(node) == "A_Const":
+        return str(getattr(node.val, "sval", "") or "")
     if syntax.kind(node) == "A_Expr" and syntax.names(node.name) == ("||",):
-        return _unsafe(node.lexpr) or _unsafe(node.rexpr)
-    if syntax.kind(node) == "FuncCall" and node.funcname[-1].sval == "format":
-        template = node.args[0]
-        if syntax.kind(template) != "A_Const":
-            return "the template of format() is not a literal"
-        kinds = {match["kind"] for match in FORMAT_SPECIFIER.finditer(template.val.sval)}
-        return "%s puts its argument in unquoted" if "s" in kinds else ""
-    return "this is an expression of another kind"
+        left, right = _literal(node.lexpr), _literal(node.rexpr)
+        return None if left is None or right is None else left + right
+    return None
+
+
+def _unsafe_format(arguments: Any, safe: frozenset[str]) -> str:
+    """The same for format(): %I and %L quote, %s is as safe as what it prints."""
+    template = _literal(arguments[0])
+    if template is None:
+        return "the template of format() is not a literal"
+    values = arguments[1:]
+    position = 0
+    for specifier in FORMAT_SPECIFIER.finditer(template):
+        if specifier["kind"] == "%":
+            continue
+        position = int(specifier["number"] or position + 1)
+        value = values[position - 1] if position <= len(values) else None
+        if specifier["kind"] == "s" and (value is None or _unsafe(value, safe)):
+            return f"%s puts its argument {position} in unquoted, and that may be any text"
+    return ""

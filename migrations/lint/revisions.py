@@ -15,7 +15,6 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
-from alembic.util import CommandError
 
 from migrations.lint import syntax
 from migrations.lint.outcome import Finding, LintError, Outcome, count
@@ -33,12 +32,12 @@ class RevisionSql:
     sql: str
 
     def source_line(self, statement: str) -> int:
-        """The line of the revision file that holds the first line of `statement`, or that of upgrade().
+        """The line of the revision file that holds `statement`, one line of SQL, else the line of upgrade().
 
         SQL that a library wrote (op.create_table), or that stands in a function file, is not in the revision.
         """
         lines = self.source.splitlines()
-        wanted = statement.strip().splitlines()[0].strip() if statement.strip() else ""
+        wanted = statement.strip().rstrip(";")
         for matches in (
             lambda line: bool(wanted) and wanted in line,
             lambda line: line.startswith("def upgrade"),
@@ -70,10 +69,9 @@ def _render_one(root: Path, configuration: Path, script: Script) -> RevisionSql:
     config.attributes["configure_logger"] = False
     try:
         command.upgrade(config, f"{start}:{script.revision}", sql=True)
-    except CommandError as reason:
-        raise LintError(
-            f"{path}: alembic upgrade --sql {start}:{script.revision} failed: {reason}"
-        ) from reason
+    except Exception as reason:
+        why = f"{type(reason).__name__}: {reason}"
+        raise LintError(f"{path}: alembic upgrade --sql {start}:{script.revision} failed, {why}") from reason
     source = (root / path).read_text(encoding="utf-8")
     return RevisionSql(script.revision, path, source, without_version_table(printed.getvalue()))
 
