@@ -4,15 +4,15 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 PYTHON_VENV := .venv/bin/python
 
-# The Python code that is there to check; a folder of the layout may not exist yet.
-PACKAGES := $(wildcard jobs local migrations bench tests)
+# The folders of Python code; mypy refuses one that holds none yet.
+PACKAGES := $(foreach folder,jobs local migrations bench tests,$(if $(shell find $(folder) -name '*.py' 2>/dev/null | head -1),$(folder)))
 
 # make test ARGS='-k flush -x'
 ARGS ?=
 # Test processes at once: two by default, since each holds connections and a database of its own.
 WORKERS ?= 2
 
-.PHONY: help up down psql url destroy test lint bench lock runtime dev server-packages
+.PHONY: help up down psql url destroy test lint lint-python lint-sql bench lock runtime dev server-packages
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,13 +44,19 @@ test: dev server-packages ## the lint, then the whole test suite (ARGS='-k flush
 	if [ $$lint != 0 ]; then echo 'make test: the lint failed, its findings are above the tests' >&2; fi; \
 	exit $$((lint | tests))
 
+# Each check runs whether or not the one before it failed.
+LINT_PYTHON = for check in 'ruff check .' 'ruff format --check .' 'mypy --strict $(PACKAGES)'; do \
+	echo "==> $$check"; $(PYTHON_VENV) -m $$check || status=1; done
+LINT_SQL = $(PYTHON_VENV) -m migrations.lint || status=1
+
 lint: dev server-packages ## ruff, mypy, sqlfluff, squawk, pglast, plpgsql_check
-	@status=0; \
-	echo '==> ruff check'; $(PYTHON_VENV) -m ruff check . || status=1; \
-	echo '==> ruff format --check'; $(PYTHON_VENV) -m ruff format --check . || status=1; \
-	echo '==> mypy --strict'; $(PYTHON_VENV) -m mypy --strict $(PACKAGES) || status=1; \
-	$(PYTHON_VENV) -m migrations.lint || status=1; \
-	exit $$status
+	@status=0; $(LINT_PYTHON); $(LINT_SQL); exit $$status
+
+lint-python: dev
+	@status=0; $(LINT_PYTHON); exit $$status
+
+lint-sql: dev server-packages
+	@status=0; $(LINT_SQL); exit $$status
 
 bench: dev server-packages ## side by side with the reference designs
 	@$(PYTHON_VENV) -m bench $(ARGS)
