@@ -128,9 +128,7 @@ class TestInstall:
             check=False,
         )
 
-    def test_a_half_made_venv_is_made_again_and_only_a_changed_lock_is_installed_again(
-        self, empty: Path
-    ) -> None:
+    def test_a_half_made_venv_is_made_again_and_only_a_changed_lock_reinstalled(self, empty: Path) -> None:
         (empty / ".venv/bin").mkdir(parents=True)
         (empty / ".venv/bin/python").symlink_to("/no/such/python")
         first = self.install(empty, "dev")

@@ -4,6 +4,8 @@ A file is `sql/functions/<schema>/<name>.v<N>.sql` and holds one function or pro
 and its REVOKE. One rule can be waived on its line, or in the comment above it, with the reason:
 
     EXECUTE v_statement; -- lint: ignore dynamic-sql: built by ops.partition_sql(), which quotes
+
+and in a whole file with `-- lint: ignore-file RULE: reason`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from migrations.lint import plpgsql, syntax
 from migrations.lint.outcome import Finding, Outcome, count
 
 FILE_NAME = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)\.v(?P<version>[1-9][0-9]*)\.sql")
-WAIVER = re.compile(r"--\s*lint:\s*ignore\s+(?P<rule>[a-z-]+):\s*\S")
+WAIVER = re.compile(r"--\s*lint:\s*ignore(?P<scope>-file)?\s+(?P<rule>[a-z-]+):\s*\S")
 ROUTINES = {
     enums.ObjectType.OBJECT_FUNCTION,
     enums.ObjectType.OBJECT_PROCEDURE,
@@ -60,14 +62,19 @@ class FunctionFile:
         return Finding(self.path.as_posix(), line, rule, message)
 
     def waives(self, finding: Finding) -> bool:
-        """True if the finding's line, or the comment just above it, waives its rule."""
-        before, here = (
-            self.text.splitlines()[: finding.line - 1],
-            self.text.splitlines()[finding.line - 1 :][:1],
+        """True if the finding's line, the comment just above it, or the file as a whole waives its rule."""
+        lines = self.text.splitlines()
+        comment = itertools.takewhile(_is_comment, reversed(lines[: finding.line - 1]))
+        here = [*lines[finding.line - 1 : finding.line], *comment]
+        waivers = itertools.chain(
+            (waiver for line in here for waiver in WAIVER.finditer(line)),
+            (waiver for line in lines for waiver in WAIVER.finditer(line) if waiver["scope"]),
         )
-        comment = itertools.takewhile(lambda line: line.lstrip().startswith("--"), reversed(before))
-        waivers = map(WAIVER.search, (*here, *comment))
-        return any(waiver["rule"] == finding.rule for waiver in waivers if waiver)
+        return any(waiver["rule"] == finding.rule for waiver in waivers)
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("--")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,11 +159,16 @@ def _nodes(value: Any, line: int) -> Iterator[tuple[str, dict[str, Any], int]]:
 
 
 def _variables(datums: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
-    """What the body declares, loop variables too. Arguments, FOUND, NEW, OLD and TG_… have no line there."""
+    """What the body declares, loop variables too, but for constants named c_….
+
+    Arguments, FOUND, NEW, OLD and TG_… have no line there.
+    """
     for datum in datums:
         for kind in ("PLpgSQL_var", "PLpgSQL_rec"):
-            if kind in datum and "lineno" in datum[kind] and datum[kind]["refname"] not in IMPLICIT:
-                yield datum[kind]["refname"], datum[kind]["lineno"]
+            node = datum.get(kind, {})
+            constant = node.get("isconst", False) and node["refname"].startswith("c_")
+            if "lineno" in node and node["refname"] not in IMPLICIT and not constant:
+                yield node["refname"], node["lineno"]
 
 
 def _type_name(variable: dict[str, Any]) -> str:

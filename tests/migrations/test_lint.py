@@ -335,6 +335,17 @@ class TestPglast:
         plant(THING_NAME, "ignore dynamic-sql", "ignore v-prefix")
         assert rules(functions.check(root)) == {"dynamic-sql"}
 
+    def test_one_rule_is_waived_in_a_whole_file(self, root: Path, plant: Plant) -> None:
+        plant(THING_NAME, "RETURN v_thing", "EXECUTE v_thing.name;\n    RETURN v_thing")
+        plant(THING_NAME, "-- The name", "-- lint: ignore-file dynamic-sql: why\n-- The name")
+        assert functions.check(root).findings == ()
+
+    def test_a_constant_may_be_named_c(self, root: Path, plant: Plant) -> None:
+        plant(THING_NAME, "BEGIN", "    c_most CONSTANT integer := 1;\nBEGIN")
+        assert functions.check(root).findings == ()
+        plant(THING_NAME, "CONSTANT ", "")
+        assert rules(functions.check(root)) == {"v-prefix"}
+
     def test_a_waiver_without_a_reason_is_none(self, root: Path, plant: Plant) -> None:
         plant(THING_NAME, "-- The name of one thing.", "-- lint: ignore p-prefix:")
         plant(THING_NAME, "p_id", "id")
@@ -402,6 +413,15 @@ class TestPlpgsqlCheck:
             "v_never integer; -- lint: ignore plpgsql-check-warning: x",
         )
         assert database.check_on(root, server_url).findings == ()
+
+    def test_text_that_is_executed_is_found_and_waived_under_the_same_rule(
+        self, root: Path, plant: Plant, server_url: str
+    ) -> None:
+        plant(THING_NAME, "RETURN v_thing", "EXECUTE v_thing.name;\n    RETURN v_thing")
+        plant(THING_NAME, "STABLE", "VOLATILE")
+        assert "dynamic-sql" in rules(database.check_on(root, server_url))
+        plant(THING_NAME, "EXECUTE v_thing.name;", "EXECUTE v_thing.name; -- lint: ignore dynamic-sql: why")
+        assert "dynamic-sql" not in rules(database.check_on(root, server_url))
 
     def test_a_trigger_function_is_checked_against_its_table(
         self, root: Path, plant: Plant, server_url: str
