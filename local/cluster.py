@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,11 @@ PASSWORD = "superuser.password"  # noqa: S105  (a file's name)
 LOG = "server.log"
 # Below the range that Linux hands to outgoing connections (32768 on), so that a kept port is seldom taken.
 PORTS = range(20000, 32768)
+# Above any number a kernel hands out (pid_max is 2^22 at most).
+NOBODYS_PID = 2**30
+ORPHAN_SECONDS = 10.0
+# Less than a WAL segment: a server cannot work on it.
+LITTLE_SPACE_BYTES = 16 * 2**20
 LOG_LIMIT_BYTES = 20 * 2**20
 
 HBA = """\
@@ -152,27 +158,30 @@ class Cluster:
         Leftovers of a server that was killed are cleared. Raises PortTakenError, ClusterError (with the
         log's last lines).
         """
+        deadline = time.monotonic() + timeout
         if self.is_running():
+            self._wait_ready(deadline)
             return
-        self._clear_foreign_pid_file()
-        log = self.data_dir / LOG
-        before = self._prepare_log(log)
-        try:
-            done = self.os_user.run(
-                [self.binaries.program("pg_ctl"), "start", "--pgdata", self.data_dir, "--log", log, "--wait",
-                 "--timeout", str(int(timeout)), "--silent"],
-                timeout=timeout + 30,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise ClusterError(f"PostgreSQL did not get ready in {timeout:.0f} s: see {log}") from None
-        if done.returncode == 0:
-            return
-        with log.open(encoding="utf-8", errors="replace") as stream:
-            stream.seek(before)
-            lines = stream.read().splitlines()
+        self._disown_pid_file()
+        orphans_deadline = time.monotonic() + ORPHAN_SECONDS
+        while True:
+            lines = self._try_start(deadline)
+            if lines is None:
+                return
+            # Backends of a killed server that have not noticed its death yet; most do in a moment.
+            if time.monotonic() > orphans_deadline or not any(
+                "pre-existing shared memory" in s for s in lines
+            ):
+                break
+            time.sleep(0.2)
         if any("could not bind" in line and "Address already in use" in line for line in lines):
             raise PortTakenError(f"port {self.port} on 127.0.0.1 is taken by another program")
-        raise ClusterError(_start_failure(log, lines or done.stdout.splitlines(), running=self.is_running()))
+        tail = "".join(f"\n  {line}" for line in lines[-5:])
+        why = telling(lines)
+        # On a full disk it often cannot even write down why it ended.
+        if shutil.disk_usage(self.data_dir).free < LITTLE_SPACE_BYTES and "No space left" not in why:
+            why = f"No space left on device for {self.data_dir}: {why}"
+        raise ClusterError(f"PostgreSQL did not start: {why}. The last lines of {self.log}:{tail}")
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast", timeout: float = 120.0) -> None:
         """Stop and wait until it has ended; nothing if it does not run. Raises ClusterError."""
@@ -180,10 +189,10 @@ class Cluster:
             self._run("pg_ctl", "stop", "--pgdata", self.data_dir, "--mode", mode, "--wait",
                       "--timeout", str(int(timeout)), "--silent")  # fmt: skip
 
-    def kill(self) -> None:
+    def kill(self, patience: float = 2.0) -> None:
         """SIGKILL the postmaster, as a crash would, and wait until its children have ended too.
 
-        They see its death by themselves; one busy for ten more seconds is killed as well. Raises
+        They see its death by themselves; those still busy after `patience` seconds are killed as well. Raises
         ClusterError if the cluster does not run.
         """
         postmaster = self.postmaster()
@@ -192,12 +201,10 @@ class Cluster:
         postmaster.suspend()  # so that no child is born between the listing and the kill
         processes = [postmaster, *postmaster.children(recursive=True)]
         postmaster.kill()
-        _, alive = psutil.wait_procs(processes, timeout=10)
-        for process in alive:
+        for process in _wait_for_end(processes, patience):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        _, alive = psutil.wait_procs(alive, timeout=10)
-        if any(_lives(process) for process in alive):
+        if alive := _wait_for_end(processes, 30.0):
             raise ClusterError(f"processes of the cluster in {self.data_dir} outlived SIGKILL: {alive}")
 
     def promote(self) -> None:
@@ -300,7 +307,7 @@ class Cluster:
              "-out", self.data_dir / "server.crt", "-keyout", self.data_dir / "server.key"]
         )  # fmt: skip
         if done.returncode:
-            raise ClusterError(f"openssl could not make a certificate: {_one_line(done.stdout)}")
+            raise ClusterError(f"openssl could not make a certificate: {telling(done.stdout.splitlines())}")
         (self.data_dir / "server.key").chmod(0o600)
 
     def _single_user(self, statement: str) -> None:
@@ -312,12 +319,12 @@ class Cluster:
         if (
             done.returncode or "ERROR:" in done.stdout
         ):  # in this mode a failed statement does not fail the program
-            raise ClusterError(f"{statement} failed in {self.data_dir}: {_one_line(done.stdout)}")
+            raise ClusterError(f"{statement} failed in {self.data_dir}: {telling(done.stdout.splitlines())}")
 
     def _run(self, program: str, *args: str | Path | int, env: Mapping[str, str] | None = None) -> str:
         done = self.os_user.run([self.binaries.program(program), *map(str, args)], env=env)
         if done.returncode:
-            raise ClusterError(f"{program} failed in {self.data_dir}: {_one_line(done.stdout)}")
+            raise ClusterError(f"{program} failed in {self.data_dir}: {telling(done.stdout.splitlines())}")
         return done.stdout
 
     def _read(self, name: str) -> str:
@@ -350,7 +357,8 @@ class Cluster:
 
     def _pid(self) -> int | None:
         try:
-            return int((self.data_dir / "postmaster.pid").read_text().split("\n", 1)[0])
+            pid = int((self.data_dir / "postmaster.pid").read_text().split("\n", 1)[0])
+            return pid if 0 < pid < 2**31 else None
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         except PermissionError:
@@ -358,15 +366,49 @@ class Cluster:
                 f"{self.data_dir} belongs to another user: run this as the one who made it"
             ) from None
 
-    def _clear_foreign_pid_file(self) -> None:
-        """Remove a stale postmaster.pid whose number now belongs to a stranger.
+    def _try_start(self, deadline: float) -> list[str] | None:
+        """One start, waited for until `deadline`; None if it went well, else what the log says."""
+        before = self._prepare_log(self.log)
+        seconds = max(1, int(deadline - time.monotonic()))
+        done = self.os_user.run(
+            [self.binaries.program("pg_ctl"), "start", "--pgdata", self.data_dir, "--log", self.log, "--wait",
+             "--timeout", str(seconds), "--silent"]
+        )  # fmt: skip
+        if done.returncode == 0:
+            return None
+        if self.is_running():
+            raise ClusterError(
+                f"PostgreSQL is not ready yet, after {seconds} s: it may still recover, see {self.log}"
+            )
+        with self.log.open(encoding="utf-8", errors="replace") as stream:
+            stream.seek(before)
+            return stream.read().splitlines() or done.stdout.splitlines()
 
-        PostgreSQL clears the file itself when nobody has that number. A living stranger (after a reboot, or
-        a process that nobody reaps) would make it refuse to start for ever.
+    def _wait_ready(self, deadline: float) -> None:
+        """Wait until the running server, which somebody else may have started just now, takes connections."""
+        while self.is_running():
+            with contextlib.suppress(OSError):
+                # The last line that PostgreSQL writes into its pid file.
+                state = (self.data_dir / "postmaster.pid").read_text().rstrip().rsplit("\n", 1)[-1].strip()
+                if state in ("ready", "standby"):
+                    return
+            if time.monotonic() > deadline:
+                raise ClusterError(f"PostgreSQL runs but is not ready: it may still recover, see {self.log}")
+            time.sleep(0.1)
+        raise ClusterError(f"PostgreSQL ended while it started: see {self.log}")
+
+    def _disown_pid_file(self) -> None:
+        """Take the number out of a stale postmaster.pid when a stranger has it now.
+
+        PostgreSQL overlooks a number that nobody has. A stranger of the same user (after a reboot, or a dead
+        process that nobody collected) would make it refuse to start for ever. The rest of the file stays: by
+        it PostgreSQL still sees whether backends of the old server live on its data.
         """
         pid = self._pid()
-        if pid is not None and psutil.pid_exists(pid) and not self.is_running():
-            (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+        if pid is None or not psutil.pid_exists(pid) or self.is_running():
+            return
+        lines = self._read("postmaster.pid").split("\n")
+        self._write("postmaster.pid", "\n".join([str(NOBODYS_PID), *lines[1:]]))
 
     def _prepare_log(self, log: Path) -> int:
         """Set a long log aside; return the length in bytes of what is in it now."""
@@ -488,17 +530,29 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _start_failure(log: Path, lines: list[str], *, running: bool) -> str:
-    why = next((line for word in ("PANIC:", "FATAL:", "ERROR:") for line in lines if word in line), "")
-    why = why.split(":  ", 1)[-1] if why else ("it still recovers" if running else "no reason given")
-    tail = "".join(f"\n  {line}" for line in lines[-5:])
-    return f"PostgreSQL did not start: {why}. The last lines of {log}:{tail}"
+def _wait_for_end(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until all have ended, collected by their parent or not; returns those that still live."""
+    deadline = time.monotonic() + seconds
+    while alive := [process for process in processes if _lives(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    return alive
 
 
-def _one_line(output: str) -> str:
-    """The telling line of a program's output: the first error, else the last line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    wrong = [
-        line for line in lines if "error:" in line.lower() or "fatal" in line.lower() or "could not" in line
-    ]
-    return (wrong or lines[-1:] or ["no output"])[0]
+def telling(lines: Sequence[str]) -> str:
+    """What a person has to know of the output of a PostgreSQL program: its first error, with the hint on it.
+
+    >>> telling(["LOG:  hello", "12:00 UTC [1] FATAL:  no room", "12:00 UTC [1] HINT:  Check free disk
+    space."]) 'no room (Check free disk space.)'
+    """
+    full = [line.strip() for line in lines if line.strip()]
+    for pattern in (r"\b(?:PANIC|FATAL|ERROR):\s+(.*)", r"(?:error|fatal):\s+(.*)", r"(could not .*)"):
+        for number, line in enumerate(full):
+            if match := re.search(pattern, line):
+                why = match[1]
+                if "contains errors" in why and number:  # of the configuration: the line before says which
+                    why = full[number - 1].split(":  ", 1)[-1]
+                hint = re.search(r"\bHINT:\s+(.*)", full[number + 1] if number + 1 < len(full) else "")
+                return f"{why} ({hint[1]})" if hint else why
+    return full[-1] if full else "no reason given"
