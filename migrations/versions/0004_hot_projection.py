@@ -1,0 +1,95 @@
+"""The latest hot values of each entity, and the queue of attributes that turned hot or cold.
+
+Locks: new tables; a moment of ACCESS EXCLUSIVE on eav.attributes for its trigger.
+Undo: drops the projection, which eav.reconcile_hot_attrs can build again from the history.
+
+Revision: 0004   follows: 0003
+"""
+
+from alembic import op
+
+from migrations.steps import as_owner, drop_function, load_function, run
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+# By tenant, so that a tenant's query reads one partition: by entity it would read them all. 32 hold 6 million entities
+# each at the design size of 200 million.
+PARTITIONS = 32
+FUNCTIONS = (
+    "eav.hot_newer",
+    "eav.merge_hot",
+    "eav.upsert_hot_attrs",
+    "eav.value_to_jsonb",
+    "eav.reconcile_hot_attrs",
+    "eav.hot_switched",
+)
+
+
+def upgrade() -> None:
+    with as_owner(op):
+        run(
+            op,
+            """
+            CREATE TABLE eav.entity_jsonb (
+                tenant_id bigint NOT NULL,
+                entity_id bigint NOT NULL,
+                observed_at timestamptz NOT NULL,
+                hot_attrs jsonb NOT NULL,
+                hot_times jsonb NOT NULL,
+                CONSTRAINT entity_jsonb_pkey PRIMARY KEY (tenant_id, entity_id)
+            ) PARTITION BY HASH (tenant_id);
+            COMMENT ON TABLE eav.entity_jsonb IS 'The latest value of every hot attribute of an entity';
+            COMMENT ON COLUMN eav.entity_jsonb.hot_attrs IS '{"status": "online", "priority": 8}';
+            COMMENT ON COLUMN eav.entity_jsonb.hot_times IS 'When each was observed, in microseconds since 1970: a late value does not replace a newer one';
+            COMMENT ON COLUMN eav.entity_jsonb.observed_at IS 'The newest of hot_times';
+            -- Containment only, and 2.5 times faster at it than jsonb_ops.
+            CREATE INDEX entity_jsonb_hot_attrs_idx ON eav.entity_jsonb USING gin (hot_attrs jsonb_path_ops);
+            """,
+        )
+        for number in range(PARTITIONS):
+            # Rows are replaced all the time: room on the page keeps updates near their row, and vacuum comes after 2 %
+            # of the rows, without pausing, because the GIN pending list and dead rows are what slows reads down.
+            run(
+                op,
+                f"CREATE TABLE eav.entity_jsonb_p{number:02d} PARTITION OF eav.entity_jsonb"
+                f" FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {number})"
+                " WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02,"
+                " autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0)",
+            )
+        run(
+            op,
+            """
+            CREATE TABLE eav.hot_backfill (
+                attribute_id bigint,
+                requested_at timestamptz NOT NULL DEFAULT now(),
+                finished_at timestamptz,
+                done_entity_id bigint,
+                entities_done bigint NOT NULL DEFAULT 0,
+                turned_hot boolean NOT NULL,
+                CONSTRAINT hot_backfill_pkey PRIMARY KEY (attribute_id),
+                CONSTRAINT hot_backfill_attribute_id_fkey FOREIGN KEY (attribute_id)
+                REFERENCES eav.attributes (attribute_id) ON DELETE CASCADE
+            );
+            COMMENT ON TABLE eav.hot_backfill IS 'Attributes whose values must be brought into, or out of, eav.entity_jsonb, and how far that is';
+            COMMENT ON COLUMN eav.hot_backfill.done_entity_id IS 'The last entity done, where a later run goes on';
+            """,
+        )
+        for name in FUNCTIONS:
+            load_function(op, name, 1)
+        run(
+            op,
+            """
+            CREATE TRIGGER hot_switched AFTER UPDATE OF is_hot ON eav.attributes
+            FOR EACH ROW WHEN (old.is_hot IS DISTINCT FROM new.is_hot) EXECUTE FUNCTION eav.hot_switched();
+            """,
+        )
+
+
+def downgrade() -> None:
+    with as_owner(op):
+        run(op, "DROP TRIGGER hot_switched ON eav.attributes")
+        drop_function(op, *reversed(FUNCTIONS))
+        run(op, "DROP TABLE eav.hot_backfill, eav.entity_jsonb")

@@ -1,0 +1,37 @@
+"""The flush: staged rows become history, hot values, rejections and a checkpoint in one transaction.
+
+Locks: none; functions only.
+Undo: values stay staged until a flush exists again.
+
+Revision: 0006   follows: 0005
+"""
+
+from alembic import op
+
+from migrations.steps import as_owner, drop_function, load_function
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+FUNCTIONS = (
+    "eav.reject_reason",
+    "eav.try_timestamptz",
+    "eav.empty_slots",
+    "eav.flush_exceptions",
+    "eav.flush_lanes",
+    "eav.stage_flush",
+    "eav.replay_rejected",
+)
+
+
+def upgrade() -> None:
+    with as_owner(op):
+        for name in FUNCTIONS:
+            load_function(op, name, 1)
+
+
+def downgrade() -> None:
+    with as_owner(op):
+        drop_function(op, *reversed(FUNCTIONS))

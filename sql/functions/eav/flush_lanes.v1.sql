@@ -1,0 +1,258 @@
+-- How a flush knows what it moves, without a lock on producers and without deleting rows
+--
+-- Every staged row carries the id of the transaction that staged it (batch). A flush takes a snapshot and moves the rows of
+-- all transactions that had finished by then and were not flushed before; the marker it leaves (through, except_for) says
+-- which those are. A producer that is still writing is in except_for and comes later; one that committed is complete. What a
+-- source stages first commits first, so that a checkpoint never runs ahead of its rows.
+CREATE OR REPLACE FUNCTION eav.flush_lanes(p_limit integer)
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- the distinct entities of a batch are sorted or hashed in memory, not on disk
+SET work_mem = '64MB'
+AS $$
+DECLARE
+    -- Emptying a slot costs a dead row in pg_class, which an old snapshot keeps alive: every 2 MiB, not every 100 ms.
+    c_rotate_bytes CONSTANT bigint := 2 * 1024 * 1024;
+    c_idle CONSTANT interval := '10 seconds';
+    c_ahead CONSTANT interval := '5 minutes';
+    -- Less than any staged row takes on disk: what the file size allows at most.
+    c_row_bytes CONSTANT bigint := 52;
+    v_lanes integer[] := '{}';
+    v_lane integer;
+    v_first CONSTANT integer := floor(random() * 5);
+    v_bytes bigint;
+    v_rows_at_most bigint := 0;
+    v_snapshot pg_snapshot;
+    v_through xid8;
+    v_except xid8[];
+    v_marker record;
+    v_old_through xid8[] := array_fill('0'::xid8, ARRAY[5], ARRAY[0]);
+    v_old_except text[] := array_fill('{}'::text, ARRAY[5], ARRAY[0]);
+    v_emptied_at timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[5], ARRAY[0]);
+    v_rows text;
+    v_starts_at timestamptz;
+    v_ends_at timestamptz;
+    v_total bigint;
+    v_stored bigint := 0;
+    v_rejected bigint := 0;
+    v_count bigint;
+    v_unknown_tenants bigint[];
+    v_unknown_entities bigint[];
+    v_unknown_check text := 'false';
+    v_slots oid[];
+    v_ctids tid[];
+    v_not_exceptions text := '';
+    v_tenants bigint[];
+    v_entities bigint[];
+    v_names text[];
+    v_values jsonb[];
+    v_times timestamptz[];
+    v_new_through xid8;
+    v_new_except xid8[];
+BEGIN
+    -- Lanes nobody else is flushing, from a different one each time, until there is enough to do: two flushers share a backlog.
+    FOR v_lane IN SELECT (v_first + n) % 5 FROM generate_series(0, 4) AS n LOOP
+        SELECT sum(pg_relation_size(format('eav.staging_%s_%s', v_lane, s)::regclass)) INTO v_bytes
+        FROM generate_series(0, 2) AS s;
+        CONTINUE WHEN v_bytes = 0 OR NOT pg_try_advisory_xact_lock(6644086, v_lane);
+        v_lanes := v_lanes || v_lane;
+        v_rows_at_most := v_rows_at_most + v_bytes / c_row_bytes;
+        EXIT WHEN v_rows_at_most > 4 * p_limit;
+    END LOOP;
+    IF v_lanes = '{}' THEN
+        RETURN 0;
+    END IF;
+
+    v_snapshot := pg_current_snapshot();
+    v_through := ((pg_snapshot_xmax(v_snapshot)::text)::bigint - 1)::text::xid8;
+    -- Rows that this very transaction staged wait for the next flush: it may still add to them.
+    v_except := array(SELECT pg_snapshot_xip(v_snapshot)) || coalesce(pg_current_xact_id_if_assigned(), '0'::xid8);
+    FOR v_marker IN SELECT m.* FROM eav.staging_marker AS m WHERE m.lane = ANY(v_lanes) LOOP
+        v_old_through[v_marker.lane] := v_marker.through;
+        v_old_except[v_marker.lane] := v_marker.except_for::text;
+        v_emptied_at[v_marker.lane] := v_marker.emptied_at;
+    END LOOP;
+
+    LOOP
+        SELECT string_agg(
+            format(
+                'SELECT %s AS lane, s.tableoid AS slot, s.ctid AS at, s.* FROM eav.staging_%s_%s AS s '
+                || 'WHERE s.batch <= %L::xid8 AND s.batch <> ALL(%L::xid8[]) AND (s.batch > %L::xid8 OR s.batch = ANY(%L::xid8[]))',
+                l.lane, l.lane, n.slot, v_through, v_except, v_old_through[l.lane], v_old_except[l.lane]
+            ),
+            ' UNION ALL '
+        )
+        INTO v_rows
+        FROM unnest(v_lanes) AS l (lane)
+        CROSS JOIN generate_series(0, 2) AS n (slot)
+        WHERE pg_relation_size(format('eav.staging_%s_%s', l.lane, n.slot)::regclass) > 0;
+        EXIT WHEN v_rows_at_most <= p_limit;
+        -- Perhaps more than p_limit: whole transactions in the order of their ids, at least one.
+        EXECUTE format(
+            $sql$
+            SELECT max(b.batch)
+            FROM (
+                SELECT c.batch, sum(c.count) OVER (ORDER BY c.batch) AS upto, row_number() OVER (ORDER BY c.batch) AS number
+                FROM (SELECT r.batch, count(*) AS count FROM (%s) AS r GROUP BY r.batch) AS c
+            ) AS b
+            WHERE b.upto <= $1 OR b.number = 1
+            $sql$,
+            v_rows
+        ) INTO v_new_through USING p_limit;
+        EXIT WHEN v_new_through IS NULL;
+        v_through := v_new_through;
+        v_rows_at_most := 0;
+    END LOOP;
+
+    -- Which times have a partition. Without one for this very moment maintenance has failed: nothing is rejected for that.
+    SELECT w.starts_at, least(w.ends_at, now() + c_ahead) INTO v_starts_at, v_ends_at FROM eav.value_window AS w;
+    IF v_starts_at > now() OR v_ends_at <= now() OR v_starts_at IS NULL THEN
+        PERFORM ops.maintain_partitions();
+        SELECT w.starts_at, least(w.ends_at, now() + c_ahead) INTO v_starts_at, v_ends_at FROM eav.value_window AS w;
+        IF v_starts_at > now() OR v_ends_at <= now() OR v_starts_at IS NULL THEN
+            RAISE object_not_in_prerequisite_state USING
+                MESSAGE = 'eav.entity_values_ts has no partition for now: values stay staged',
+                HINT = 'See ops.partition_policies.last_error, then: python -m jobs run maintain-partitions';
+        END IF;
+    END IF;
+
+    -- Entities nobody has heard of: registered for tenants that want that, else an exception below.
+    EXECUTE format(
+        $sql$
+        SELECT array_agg(u.tenant_id), array_agg(u.entity_id)
+        FROM (
+            SELECT DISTINCT r.tenant_id, r.entity_id
+            FROM (%s) AS r
+            WHERE r.reason IS NULL AND r.tenant_id IS NOT NULL AND r.entity_id IS NOT NULL
+        ) AS u
+        WHERE NOT EXISTS (SELECT FROM eav.entities AS e WHERE e.tenant_id = u.tenant_id AND e.entity_id = u.entity_id)
+        $sql$,
+        v_rows
+    ) INTO v_unknown_tenants, v_unknown_entities;
+    IF v_unknown_tenants IS NOT NULL THEN
+        INSERT INTO eav.entities (tenant_id, entity_id)
+        SELECT u.tenant_id, u.entity_id
+        FROM unnest(v_unknown_tenants, v_unknown_entities) AS u (tenant_id, entity_id)
+        INNER JOIN eav.tenants AS t ON u.tenant_id = t.tenant_id AND t.auto_register
+        ORDER BY u.tenant_id, u.entity_id
+        ON CONFLICT (tenant_id, entity_id) DO NOTHING;
+        SELECT array_agg(u.tenant_id), array_agg(u.entity_id)
+        INTO v_unknown_tenants, v_unknown_entities
+        FROM unnest(v_unknown_tenants, v_unknown_entities) AS u (tenant_id, entity_id)
+        WHERE NOT EXISTS (SELECT FROM eav.entities AS e WHERE e.tenant_id = u.tenant_id AND e.entity_id = u.entity_id);
+        IF v_unknown_tenants IS NOT NULL THEN
+            v_unknown_check := '(r.tenant_id, r.entity_id) IN (SELECT u.t, u.e FROM unnest($3, $4) AS u (t, e))';
+        END IF;
+    END IF;
+
+    -- One look at every row: how many, and which are exceptions.
+    EXECUTE format(
+        $sql$
+        SELECT count(*), array_agg(j.slot) FILTER (WHERE j.exception), array_agg(j.at) FILTER (WHERE j.exception)
+        FROM (
+            SELECT
+                r.slot,
+                r.at,
+                r.reason IS NOT NULL
+                OR eav.reject_reason(
+                    r.observed_at, r.value_number, r.value_text, r.value_bool, r.value_time, a.data_type, a.retired_at,
+                    a.min_value, a.max_value, a.max_length, a.allowed, $1, $2
+                ) IS NOT NULL
+                OR r.entity_id IS NULL
+                OR %s AS exception
+            FROM (%s) AS r
+            LEFT JOIN eav.attributes AS a ON r.attribute_id = a.attribute_id AND r.tenant_id = a.tenant_id
+            OFFSET 0 -- judge once, not once for each aggregate
+        ) AS j
+        $sql$,
+        v_unknown_check, v_rows
+    ) INTO v_total, v_slots, v_ctids USING v_starts_at, v_ends_at, v_unknown_tenants, v_unknown_entities;
+
+    IF v_total > 0 THEN
+        IF v_slots IS NOT NULL THEN
+            v_not_exceptions := ' WHERE NOT EXISTS (SELECT FROM unnest($1, $2) AS x (slot, at) WHERE x.slot = r.slot AND x.at = r.at)';
+        END IF;
+        EXECUTE format(
+            $sql$
+            INSERT INTO eav.entity_values_ts (
+                tenant_id, entity_id, attribute_id, observed_at, value_time, value_bool, value_number, value_text
+            )
+            SELECT
+                r.tenant_id, r.entity_id, r.attribute_id, r.observed_at, r.value_time, r.value_bool, r.value_number, r.value_text
+            FROM (%s) AS r %s
+            $sql$,
+            v_rows, v_not_exceptions
+        ) USING v_slots, v_ctids;
+        GET DIAGNOSTICS v_stored = ROW_COUNT;
+        EXECUTE format(
+            $sql$
+            SELECT
+                array_agg(h.tenant_id), array_agg(h.entity_id), array_agg(h.name),
+                array_agg(eav.value_to_jsonb(h.value_number, h.value_text, h.value_bool, h.value_time)), array_agg(h.observed_at)
+            FROM (
+                SELECT r.*, a.name
+                FROM (%s) AS r
+                INNER JOIN eav.attributes AS a ON r.attribute_id = a.attribute_id AND a.is_hot
+                %s
+            ) AS h
+            $sql$,
+            v_rows, v_not_exceptions
+        ) INTO v_tenants, v_entities, v_names, v_values, v_times USING v_slots, v_ctids;
+        IF v_tenants IS NOT NULL THEN
+            PERFORM eav.merge_hot(v_tenants, v_entities, v_names, v_values, v_times);
+        END IF;
+        IF v_slots IS NOT NULL THEN
+            SELECT v_stored + e.o_stored, e.o_rejected INTO v_stored, v_rejected
+            FROM eav.flush_exceptions(v_rows, v_slots, v_ctids, v_starts_at, v_ends_at) AS e;
+        END IF;
+        -- The books must balance, or nothing happened.
+        IF v_stored + v_rejected <> v_total THEN
+            RAISE data_corrupted USING MESSAGE = format(
+                'flush of %s rows stored %s and rejected %s: rolled back, nothing is lost', v_total, v_stored, v_rejected
+            );
+        END IF;
+        EXECUTE format(
+            $sql$
+            INSERT INTO eav.ingest_checkpoint_log (source_id, position)
+            SELECT p.source_id, p.position
+            FROM (
+                SELECT r.source_id, max(r.source_offset) AS position
+                FROM (%s) AS r
+                WHERE r.source_id IS NOT NULL AND r.source_offset IS NOT NULL
+                GROUP BY r.source_id
+            ) AS p
+            WHERE p.position > coalesce(
+                (SELECT max(c.position) FROM eav.ingest_checkpoint_log AS c WHERE c.source_id = p.source_id), -1
+            )
+            $sql$,
+            v_rows
+        );
+    END IF;
+
+    FOREACH v_lane IN ARRAY v_lanes LOOP
+        v_new_through := greatest(v_old_through[v_lane], v_through);
+        v_new_except := array(
+            SELECT e FROM unnest(v_except) AS e WHERE e <= v_new_through AND e <> '0'::xid8
+            UNION
+            SELECT e FROM unnest(v_old_except[v_lane]::xid8[]) AS e WHERE e > v_through
+        );
+        v_count := eav.empty_slots(
+            v_lane, v_new_through, v_new_except,
+            CASE WHEN v_total = 0 AND v_emptied_at[v_lane] < now() - c_idle THEN 1 ELSE c_rotate_bytes END
+        );
+        IF v_total > 0 OR v_count > 0 THEN
+            EXECUTE format(
+                'INSERT INTO eav.%I (lane, through, except_for, emptied_at) VALUES ($1, $2, $3, $4)',
+                CASE WHEN v_lane = 0 THEN 'staging_progress_durable' ELSE 'staging_progress' END
+            ) USING v_lane, v_new_through, v_new_except, CASE WHEN v_count > 0 THEN now() ELSE v_emptied_at[v_lane] END;
+        END IF;
+    END LOOP;
+    RETURN v_total;
+END;
+$$;
+
+COMMENT ON FUNCTION eav.flush_lanes(integer) IS
+'One flush: moves what was staged and committed, of every lane that nobody else is flushing. Returns the rows moved.';
+
+REVOKE ALL ON FUNCTION eav.flush_lanes(integer) FROM PUBLIC;

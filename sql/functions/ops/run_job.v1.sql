@@ -1,0 +1,61 @@
+-- SECURITY INVOKER, because it commits; a function runs with the rights of whoever calls, nothing else is executed.
+CREATE OR REPLACE PROCEDURE ops.run_job(
+    p_job text,
+    p_function regproc,
+    p_repeat_for interval DEFAULT '0',
+    p_repeat_every interval DEFAULT '100 ms',
+    p_scheduler text DEFAULT 'cron',
+    p_exclusive boolean DEFAULT true,
+    INOUT p_run_id bigint DEFAULT NULL
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_until CONSTANT timestamptz := clock_timestamp() + p_repeat_for;
+    v_next timestamptz;
+    v_rows bigint := 0;
+    v_moved bigint;
+    v_error text;
+BEGIN
+    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+    p_run_id := ops.job_begin(p_job, p_scheduler, p_exclusive);
+    COMMIT;
+    IF p_run_id < 0 THEN
+        RETURN;
+    END IF;
+    LOOP
+        v_next := clock_timestamp() + p_repeat_every;
+        BEGIN
+            -- lint: ignore dynamic-sql: regproc prints a quoted name of a function that exists
+            EXECUTE format('SELECT %s()', p_function) INTO v_moved;
+            v_rows := v_rows + coalesce(v_moved, 0);
+        EXCEPTION
+            -- OTHERS leaves out a statement_timeout and pg_cancel_backend().
+            WHEN query_canceled OR OTHERS THEN
+                v_error := format('%s (%s)', sqlerrm, sqlstate);
+        END;
+        -- What is done is done, and is seen by others, whatever the next round does.
+        COMMIT;
+        EXIT WHEN v_error IS NOT NULL OR v_next >= v_until;
+        BEGIN
+            PERFORM pg_sleep(greatest(0, extract(EPOCH FROM v_next - clock_timestamp())));
+        EXCEPTION
+            WHEN query_canceled THEN
+                v_error := format('%s (%s)', sqlerrm, sqlstate);
+        END;
+        COMMIT;
+        EXIT WHEN v_error IS NOT NULL;
+    END LOOP;
+    PERFORM ops.job_end(p_run_id, v_rows, v_error);
+    COMMIT;
+    IF v_error IS NOT NULL THEN
+        RAISE EXCEPTION 'job % failed: %', p_job, v_error;
+    END IF;
+END;
+$$;
+
+COMMENT ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) IS
+'Runs a function that takes no argument and returns how many rows it moved, again and again for p_repeat_for, and commits each time; records the run in ops.job_runs. Gives the run_id, negative if skipped.';
+
+REVOKE ALL ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) FROM PUBLIC;
+GRANT EXECUTE ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) TO eav_jobs;
