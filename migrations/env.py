@@ -151,6 +151,8 @@ def run_online() -> None:
             include_object=include_object,
             compare_type=True,
             compare_server_default=False,
+            # Comments are written once, in the revisions; the metadata is the shape.
+            autogenerate_plugins=["alembic.autogenerate.*", "~alembic.autogenerate.comments"],
         )
         retries = int(X.get("lock_retries", "10"))
         for attempt in range(1, retries + 1):

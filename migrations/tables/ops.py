@@ -1,8 +1,22 @@
 """Schema ops: what operates the platform."""
 
-from sqlalchemy import Boolean, Column, DateTime, Interval, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    Interval,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import INET
 
 from migrations.tables.base import metadata
+from migrations.tables.eav import Xid8, instant
 
 SCHEMA = "ops"
 
@@ -16,5 +30,23 @@ partition_policies = Table(
     Column("archive_first", Boolean, nullable=False),
     Column("last_error", Text),
     PrimaryKeyConstraint("parent_table"),
+    schema=SCHEMA,
+)
+
+cross_tenant_access = Table(
+    "cross_tenant_access",
+    metadata,
+    Column("access_id", BigInteger, Identity(always=True)),
+    instant("opened_at"),
+    instant("expires_at"),
+    instant("backend_start"),
+    Column("opened_in", Xid8, nullable=False),
+    Column("backend_pid", Integer, nullable=False),
+    Column("login", Text, nullable=False),
+    Column("application", Text),
+    Column("client", INET),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("access_id"),
+    Index("cross_tenant_access_backend_pid_expires_at_idx", "backend_pid", "expires_at"),
     schema=SCHEMA,
 )
