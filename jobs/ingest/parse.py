@@ -14,8 +14,10 @@ standard library, which hands over the digits as they stand.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -65,19 +67,25 @@ _FIELDS: Final = ("tenant_id", "entity_id", "attribute", "observed_at", "value")
 _BIGINT_MIN: Final = -(2**63)
 _BIGINT_MAX: Final = 2**63 - 1
 _VALUE_KEY: Final = b'"value"'
-_NUMBER_AFTER_KEY: Final = re.compile(rb"\s*:\s*(-?[0-9][0-9.eE+-]*)").match
-_PLAIN_NUMBER: Final = 25  # characters of a number that needs no look at its size, when it has no exponent
+_BACKSLASH: Final = 92
+_LAST_NUMBER: Final = re.compile(rb"\s*:\s*(-?[0-9.]{1,25})\s*\}\s*").fullmatch
+_PLAIN_INTEGER: Final = 18  # digits of an integer that needs no look at its size
 _RFC3339: Final = re.compile(
     r"[0-9]{4}-[01][0-9]-[0-3][0-9][Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]{1,9})?"
     r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 ).fullmatch
-_PLAIN_TIME: Final = re.compile(
-    r"[0-9]{4}-[01][0-9]-[0-3][0-9]T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|\+00:00)"
-).fullmatch
+_MINUTE: Final = re.compile(r"([0-9]{4}-[01][0-9]-[0-3][0-9])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:").fullmatch
+_SECONDS: Final = re.compile(r"[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|\+00:00)").fullmatch
 
 
 class _WrongTypeError(Exception):
     """A field holds what its column cannot."""
+
+
+def parse_lines(lines: Sequence[bytes], first: int) -> list[Good | Bad]:
+    """The rows of lines of which the first is number `first`; blank ones have none."""
+    rows = map(parse_line, lines, itertools.count(first))
+    return [row for row in rows if row is not None]
 
 
 def parse_line(line: bytes, offset: int) -> Good | Bad | None:
@@ -98,15 +106,13 @@ def parse_line(line: bytes, offset: int) -> Good | Bad | None:
         return _unusable(record, line, offset)
     kind: Kind
     if type(value) is float:
-        key = line.find(_VALUE_KEY)
-        found = _NUMBER_AFTER_KEY(line, key + len(_VALUE_KEY))
-        # A second "value" (nested, repeated, in a string) or anything written with escapes: not certain.
-        if found is None or key < 0 or line.rfind(_VALUE_KEY) != key or b"\\" in line:
+        # The last member of the object, as nearly everyone writes it: these digits are the value's. Not if
+        # the quote before "value" is part of a longer key, or if another member comes after it.
+        key = line.rfind(_VALUE_KEY)
+        found = _LAST_NUMBER(line, key + 7)
+        if found is None or key < 0 or line[key - 1] == _BACKSLASH:
             return _exact(line, offset)
-        text = found[1].decode()
-        if len(text) > _PLAIN_NUMBER or "e" in text or "E" in text:
-            return _checked(record, Digits(text), line, offset)
-        kind = "number"
+        kind, text = "number", found[1].decode()
     elif type(value) is int:
         kind, text = "number", str(value)
     elif type(value) is str and "\0" not in value:
@@ -123,22 +129,25 @@ def parse_line(line: bytes, offset: int) -> Good | Bad | None:
         and 0 < len(attribute) <= MAX_NAME
         and "\0" not in attribute
         and type(observed_at) is str
-        and _PLAIN_TIME(observed_at) is not None
-        and is_day(observed_at[:10])
+        and _SECONDS(observed_at, 17) is not None
+        and is_minute(observed_at[:17])
     ):
         return (offset, tenant_id, entity_id, attribute, observed_at, kind, text)
     return _checked(record, Digits(text) if kind == "number" else value, line, offset)
 
 
-@lru_cache(maxsize=64)  # nearly all lines are of the same few days
-def is_day(text: str) -> bool:
-    """Whether `text`, `YYYY-MM-DD`, is a day of the calendar.
+@lru_cache(maxsize=4096)  # nearly all lines are of the same few hours
+def is_minute(text: str) -> bool:
+    """Whether `text` is the beginning of an RFC 3339 time, up to its seconds, on a day of the calendar.
 
-    >>> is_day("2024-02-29"), is_day("2026-02-29"), is_day("0000-01-01")
+    >>> is_minute("2024-02-29T20:55:"), is_minute("2026-02-29T20:55:"), is_minute("2026-11-21T24:00:")
     (True, False, False)
     """
+    found = _MINUTE(text)
+    if found is None:
+        return False
     try:
-        date.fromisoformat(text)
+        date.fromisoformat(found[1])
     except ValueError:
         return False
     return True
@@ -147,10 +156,10 @@ def is_day(text: str) -> bool:
 def timestamp(text: str) -> str | None:
     """An RFC 3339 time as PostgreSQL takes it, or None if it is none (or outside the years 1 to 9999 in UTC).
 
-    Accepted are `Z` and offsets, lower-case `t` and `z`, a space for the `T`, up to nine digits of a second and
-    a leap second, which becomes the second after it.
+    Accepted are `Z` and offsets, lower-case `t` and `z`, a space for the `T`, up to nine digits of a second,
+    and a leap second, which becomes the second after it.
     """
-    if _PLAIN_TIME(text) is not None and is_day(text[:10]):
+    if _SECONDS(text, 17) is not None and is_minute(text[:17]):
         return text
     if _RFC3339(text) is None:
         return None
@@ -197,7 +206,7 @@ def _exact(line: bytes, offset: int) -> Good | Bad:
 
 
 def _integer(text: str) -> int | Digits:
-    return int(text) if len(text) < _PLAIN_NUMBER else Digits(text)
+    return int(text) if len(text) <= _PLAIN_INTEGER else Digits(text)
 
 
 def _constant(name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Identity,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    desc,
 )
 from sqlalchemy.dialects.postgresql import INET
 
@@ -48,5 +50,25 @@ cross_tenant_access = Table(
     Column("reason", Text, nullable=False),
     PrimaryKeyConstraint("access_id"),
     Index("cross_tenant_access_backend_pid_expires_at_idx", "backend_pid", "expires_at"),
+    schema=SCHEMA,
+)
+
+job_runs = Table(
+    "job_runs",
+    metadata,
+    Column("run_id", BigInteger, Identity(always=True)),
+    instant("started_at"),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("rows", BigInteger),
+    Column("pid", Integer, nullable=False),
+    Column("job", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("scheduler", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("error", Text),
+    PrimaryKeyConstraint("run_id"),
+    CheckConstraint("status IN ('running', 'ok', 'failed', 'skipped')", name="status"),
+    CheckConstraint("scheduler IN ('cron', 'worker', 'cli')", name="scheduler"),
+    Index("job_runs_job_run_id_idx", "job", desc("run_id")),
     schema=SCHEMA,
 )

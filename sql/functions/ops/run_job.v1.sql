@@ -1,4 +1,4 @@
--- SECURITY INVOKER, because it commits; a function runs with the rights of whoever calls, nothing else is executed.
+-- SECURITY INVOKER, because it commits: the function runs with the rights of whoever calls.
 CREATE OR REPLACE PROCEDURE ops.run_job(
     p_job text,
     p_function regproc,
@@ -54,7 +54,8 @@ BEGIN
 END;
 $$;
 
-COMMENT ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) IS
+-- sqlfluff reads the arguments of a procedure as a list of columns.
+COMMENT ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) IS -- noqa: layout.spacing
 'Runs a function that takes no argument and returns how many rows it moved, again and again for p_repeat_for, and commits each time; records the run in ops.job_runs. Gives the run_id, negative if skipped.';
 
 REVOKE ALL ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) FROM PUBLIC;
