@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from psycopg import conninfo
-from rich.console import Console
-from rich.table import Table
 
 from local import database_url, packages
 from local.errors import LocalError
@@ -132,11 +130,9 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(facts))
     else:
-        table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in facts.items():
-            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-            table.add_row(name.replace("_", " "), shown)
-        Console(soft_wrap=True).print(table)
+            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            print(f"{name.replace('_', ' '):<14} {shown}")
     return 0 if server else 1
 
 

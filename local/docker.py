@@ -86,7 +86,7 @@ def ensure_image(say: Say) -> str:
             line = raw.strip()
             lines.append(line)
             if line.startswith("Step ") or "Setting up postgresql-15" in line:
-                say(f"  {line}")
+                say(f"  {line[:100]}")
     if process.returncode:
         raise DockerError(f"the Docker image could not be built: {' '.join(filter(None, lines[-2:]))}")
     return tag
@@ -177,10 +177,10 @@ def start_throwaway(engine: Engine, say: Say) -> tuple[str, str]:
     container = (
         DockerContainer(ensure_image(say))
         .with_env("EAV_PASSWORD", password)
-        # A port of loopback only; the annotation forgets what the Docker library takes.
-        .with_bind_ports(PORT, ("127.0.0.1", None))  # type: ignore[arg-type]
         .with_command(_arguments(engine, THROWAWAY))
     )
+    # A port of loopback only, which with_bind_ports cannot say; the Docker library below takes it.
+    container.ports[str(PORT)] = ("127.0.0.1", None)  # type: ignore[assignment]
     container.start()
     identifier = str(container.get_wrapped_container().id)
     url = connection_url(int(container.get_exposed_port(PORT)), DATABASE, SUPERUSER, password)
