@@ -47,10 +47,7 @@ def find_engine() -> Engine:
     host = os.environ.get("DOCKER_HOST", "")
     if host and not host.startswith(("unix://", "npipe://")):
         raise DockerError("DOCKER_HOST names another machine, whose loopback ports are not ours")
-    try:
-        done = _docker(["info", "--format", "{{.ServerVersion}} {{.MemTotal}}"], timeout=ANSWER_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise DockerError(f"the Docker daemon did not answer in {ANSWER_SECONDS} s") from None
+    done = _docker(["info", "--format", "{{.ServerVersion}} {{.MemTotal}}"], timeout=ANSWER_SECONDS)
     version, _, memory = done.stdout.strip().partition(" ")
     if done.returncode or not memory.isdigit() or not int(memory):
         raise DockerError("no Docker daemon answers")
@@ -166,6 +163,7 @@ class Container:
 def start_throwaway(engine: Engine, say: Say) -> tuple[str, str]:
     """A container for a test run, through testcontainers; returns (container id, URL). Raises DockerError."""
     try:
+        from docker.errors import DockerException
         from testcontainers.core.config import testcontainers_config
         from testcontainers.core.container import DockerContainer
     except ImportError:
@@ -181,7 +179,10 @@ def start_throwaway(engine: Engine, say: Say) -> tuple[str, str]:
     )
     # A port of loopback only, which with_bind_ports cannot say; the Docker library below takes it.
     container.ports[str(PORT)] = ("127.0.0.1", None)  # type: ignore[assignment]
-    container.start()
+    try:
+        container.start()
+    except (DockerException, OSError) as error:
+        raise DockerError(f"no container for the tests: {_last(str(error))}") from None
     identifier = str(container.get_wrapped_container().id)
     url = connection_url(int(container.get_exposed_port(PORT)), DATABASE, SUPERUSER, password)
     try:
@@ -217,22 +218,26 @@ def _wait(container: str, url: str) -> None:
 def _is_running(container: str) -> bool:
     if shutil.which("docker") is None:
         return False
-    return _docker(["inspect", "--format", "{{.State.Running}}", container]).stdout.strip() == "true"
+    state = _docker(["inspect", "--format", "{{.State.Running}}", container], timeout=ANSWER_SECONDS)
+    return state.stdout.strip() == "true"
 
 
 def _docker(
-    arguments: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float | None = 120
+    arguments: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["docker", *arguments],
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            ["docker", *arguments],
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DockerError(f"the Docker daemon did not answer in {timeout:g} s") from None
 
 
 def _last(output: str) -> str:

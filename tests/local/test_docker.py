@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,6 +123,9 @@ def test_a_throwaway_container_ends_with_its_last_user(engine: docker.Engine, tm
     lines: list[str] = []
     with server_for_tests(environ, lines.append) as server:
         assert "127.0.0.1" in server.url
+        listed = ["docker", "ps", "--format", "{{.Ports}}"]
+        published = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+        assert f"127.0.0.1:{psycopg.conninfo.conninfo_to_dict(server.url)['port']}->" in published
         with psycopg.connect(server.url) as connection:
             assert connection.execute("SHOW fsync").fetchone() == ("off",)
     with pytest.raises(psycopg.OperationalError):
