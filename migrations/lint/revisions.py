@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +56,21 @@ def render(root: Path) -> list[RevisionSql]:
     if not configuration.is_file():
         raise LintError("alembic.ini is missing, so no revision can be read")
     # env.py and relative paths in alembic.ini expect the repository as the working folder.
-    with contextlib.chdir(root):
+    with contextlib.chdir(root), _no_progress():
         directory = ScriptDirectory.from_config(Config(configuration))
         scripts = list(directory.walk_revisions())
         return [_render_one(root, configuration, script) for script in reversed(scripts)]
+
+
+@contextlib.contextmanager
+def _no_progress() -> Iterator[None]:
+    """What alembic logs of each revision is no news here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _render_one(root: Path, configuration: Path, script: Script) -> RevisionSql:
@@ -66,7 +79,6 @@ def _render_one(root: Path, configuration: Path, script: Script) -> RevisionSql:
     start = below if isinstance(below, str) else below[0] if below else "base"
     printed = io.StringIO()
     config = Config(configuration, output_buffer=printed)
-    config.attributes["configure_logger"] = False
     try:
         command.upgrade(config, f"{start}:{script.revision}", sql=True)
     except Exception as reason:
