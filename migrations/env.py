@@ -101,6 +101,14 @@ def check_server(connection: Connection) -> None:
             "pg_partman is not installed on this server: install it (Debian: apt-get install postgresql-15-partman; "
             "RDS and the local server have it) and run again"
         )
+    elsewhere = connection.scalar(
+        sa.text("SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pg_partman'")
+    )
+    if elsewhere not in (None, "partman"):
+        raise CommandError(
+            f"pg_partman is installed in schema {elsewhere} of this database, expected partman: "
+            "drop the extension there if nothing uses it, and run again"
+        )
 
 
 def take_turn(connection: Connection) -> None:

@@ -1,6 +1,6 @@
 """The latest hot values of each entity, and the queue of attributes that turned hot or cold.
 
-Locks: new tables; a moment of ACCESS EXCLUSIVE on eav.attributes for its trigger.
+Locks: new tables; a moment of SHARE ROW EXCLUSIVE on eav.attributes, for its trigger.
 Undo: drops the projection, which eav.reconcile_hot_attrs can build again from the history.
 
 Revision: 0004   follows: 0003

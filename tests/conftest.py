@@ -1,0 +1,145 @@
+"""One server for the whole run, one migrated template database on it, and a clone of that for each test that commits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, LiteralString, cast
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from local.server import Server, test_server
+
+ROOT = Path(__file__).resolve().parent.parent
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of its own for one test."""
+
+    url: str = field(repr=False)
+
+    def connect(self, role: str | None = None, **options: Any) -> Connection:
+        """A new autocommit connection, logged in as `role` as far as the server can tell."""
+        connection = psycopg.connect(self.url, autocommit=True, **options)
+        if role is not None:
+            connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
+        return connection
+
+    @contextmanager
+    def session(self, role: str | None = None) -> Iterator[Connection]:
+        """`connect`, closed at the end."""
+        with closing(self.connect(role)) as connection:
+            yield connection
+
+    def all(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
+        """The rows of one query, as the superuser."""
+        with self.session() as connection:
+            return connection.execute(cast(LiteralString, query), params or None).fetchall()
+
+    def one(self, query: str, *params: Any) -> Any:
+        """The first column of the only row."""
+        ((value, *_),) = self.all(query, *params)
+        return value
+
+
+def run_alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`alembic ARGUMENTS` on the database at `url`, as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def in_database(url: str, name: str) -> str:
+    """`url` with another database; it stays a postgresql:// URL, which alembic and libpq both read."""
+    base, _, query = url.partition("?")
+    return f"{base.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+
+
+def schema_fingerprint() -> str:
+    """Changes with anything that migrations read."""
+    digest = hashlib.sha256()
+    for folder in ("migrations", "sql/functions"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".sql"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The server of this test run; says which on stderr."""
+    with test_server() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def admin(server: Server) -> Iterator[Connection]:
+    """A superuser's connection to a database that no test uses."""
+    with psycopg.connect(in_database(server.url, "postgres"), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def template(server: Server, admin: Connection) -> str:
+    """The name of a database at head, made once per server and state of the schema."""
+    name = f"eav_template_{schema_fingerprint()}"
+    with psycopg.connect(in_database(server.url, "postgres"), autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtext('eav test template'))")
+        if connection.execute("SELECT count(*) FROM pg_database WHERE datname = %s", (name,)).fetchone() == (0,):
+            for (old,) in connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'eav\\_template\\_%'"):
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(old)))
+            building = f"eav_building_{uuid4().hex[:8]}"
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(building)))
+            done = run_alembic(in_database(server.url, building), "upgrade", "head")
+            if done.returncode:
+                pytest.exit(f"alembic upgrade head failed:\n{done.stderr}", returncode=1)
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(building), sql.Identifier(name))
+            )
+    return name
+
+
+@pytest.fixture
+def new_database(server: Server, admin: Connection) -> Iterator[Callable[..., Database]]:
+    """Makes databases, empty or from a template, that are dropped after the test."""
+    made: list[str] = []
+
+    def make(template: str = "template1") -> Database:
+        name = f"eav_test_{uuid4().hex[:12]}"
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        made.append(name)
+        return Database(in_database(server.url, name))
+
+    yield make
+    for name in made:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def empty_database(new_database: Callable[..., Database]) -> Database:
+    """A database without the platform."""
+    return new_database()
+
+
+@pytest.fixture
+def database(new_database: Callable[..., Database], template: str) -> Database:
+    """A migrated database of this test's own, which may commit what it likes."""
+    return new_database(template)
