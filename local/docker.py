@@ -85,7 +85,8 @@ def ensure_image(say: Say) -> str:
             if line.startswith("Step ") or "Setting up postgresql-15" in line:
                 say(f"  {line[:100]}")
     if process.returncode:
-        raise DockerError(f"the Docker image could not be built: {' '.join(filter(None, lines[-2:]))}")
+        told = [line for line in lines if line and not line.startswith("Step ")]
+        raise DockerError(f"the Docker image could not be built: {' '.join(told[-2:])}")
     return tag
 
 
