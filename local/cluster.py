@@ -543,8 +543,8 @@ def _wait_for_end(processes: list[psutil.Process], seconds: float) -> list[psuti
 def telling(lines: Sequence[str]) -> str:
     """What a person has to know of the output of a PostgreSQL program: its first error, with the hint on it.
 
-    >>> telling(["LOG:  hello", "12:00 UTC [1] FATAL:  no room", "12:00 UTC [1] HINT:  Check free disk
-    space."]) 'no room (Check free disk space.)'
+    >>> telling(["LOG:  hello", "12:00 UTC [1] FATAL:  no room", "12:00 UTC [1] HINT:  Make some."])
+    'no room (Make some.)'
     """
     full = [line.strip() for line in lines if line.strip()]
     for pattern in (r"\b(?:PANIC|FATAL|ERROR):\s+(.*)", r"(?:error|fatal):\s+(.*)", r"(could not .*)"):
