@@ -52,8 +52,8 @@ def where(url: str) -> str:
     return f"{host}:{port}/{parts.get('dbname') or os.environ.get('PGDATABASE') or parts.get('user') or ''}"
 
 
-def connect(url: str, role: Role, application_name: str) -> Connection:
-    """A connection that is `role`, in autocommit, without prepared statements; READ COMMITTED.
+def connect(url: str, role: Role | None, application_name: str) -> Connection:
+    """A connection that is `role` (None: who logs in), in autocommit, without prepared statements.
 
     Whoever logs in as the role itself stays it, anybody else takes it by SET ROLE. Raises ConnectionLostError
     if the server cannot be reached now, JobsError if it refuses or is not migrated.
@@ -86,17 +86,17 @@ def connect(url: str, role: Role, application_name: str) -> Connection:
     return connection
 
 
-def _become(connection: Connection, role: Role, url: str) -> None:
+def _become(connection: Connection, role: Role | None, url: str) -> None:
     row = connection.execute(
         "SELECT current_user, to_regnamespace('eav') IS NOT NULL"
         " AND EXISTS (SELECT FROM pg_roles WHERE rolname = %s)",
-        [role],
+        [role or "eav_jobs"],
     ).fetchone()
     assert row is not None
     user, migrated = row
     if not migrated:
         raise JobsError(f"{where(url)} is not migrated: {MIGRATE}")
-    if user != role:
+    if role is not None and user != role:
         try:
             connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         except errors.InsufficientPrivilege:
@@ -109,7 +109,8 @@ def one_line(error: psycopg.Error) -> str:
     """The server's own words, first line only, without `FATAL:` and the name of the host."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = next((line for line in lines if "FATAL:" in line), lines[0] if lines else type(error).__name__)
-    return re.sub(r"^.*?(?:FATAL|ERROR): +", "", text)
+    text = re.sub(r"^.*?(?:FATAL|ERROR): +", "", text)
+    return re.sub(r"^(?:connection failed: )?(?:connection to server .*?,? port \d+ failed: )?", "", text)
 
 
 def lost(error: psycopg.Error) -> bool:

@@ -1,0 +1,252 @@
+"""The command line of the jobs: `python -m jobs --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, Final
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from jobs import cron, db, runs, telemetry, tenants
+from jobs.errors import JobsError
+from jobs.events import Events
+from jobs.ingest import command as ingest_command
+from jobs.schedule import SCHEDULE, Job, find
+from jobs.worker import Worker
+
+EPILOG: Final = """\
+DATABASE_URL names the database: export DATABASE_URL=$(make url)
+
+exit codes: 0 done; 1 it failed (one line on standard error says why); 2 wrong usage; 130 interrupted"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except JobsError as error:
+        print(f"python -m jobs {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"python -m jobs {args.command}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is left must not be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="python -m jobs",
+        description="Everything that moves data: ingest, the scheduled jobs, and who runs them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    one = commands.add_parser("list", help="the schedule, and how the last run of each job went")
+    one.add_argument("--json", action="store_true", help="a JSON array")
+    one.set_defaults(run=list_jobs)
+
+    one = commands.add_parser(
+        "run", help="one run of one job, now", epilog="exit codes: 0 it ran, or was skipped; 1 it failed"
+    )
+    one.add_argument("name", metavar="NAME", help="a job of `list`")
+    one.add_argument("--json", action="store_true", help="one JSON object")
+    one.set_defaults(run=run_job)
+
+    one = commands.add_parser(
+        "worker",
+        help="the scheduler loop",
+        description="Run the schedule until SIGTERM or SIGINT. Of several workers one leads, the others stand"
+        " by. Jobs that pg_cron runs are left to it.",
+        epilog="exit codes: 0 stopped when asked to; 1 the server refuses us, or with --once a job failed",
+    )
+    one.add_argument("--once", action="store_true", help="run each job that is due, once, and end")
+    one.add_argument("--json", action="store_true", help="events as JSON lines (standard error)")
+    one.set_defaults(run=work)
+
+    one = commands.add_parser("cron", help="the schedule in pg_cron, where the server has it")
+    what = one.add_mutually_exclusive_group(required=True)
+    what.add_argument("--apply", action="store_true", help="put the schedule in, take stale jobs out")
+    what.add_argument("--show", action="store_true", help="what is in")
+    what.add_argument("--remove", action="store_true", help="take all of it out; the worker takes over")
+    one.add_argument("--json", action="store_true", help="a JSON array")
+    one.set_defaults(run=cron_jobs)
+
+    _tenant_parser(commands)
+    ingest_command.add_parser(commands)
+    telemetry.add_parser(commands)
+    return top
+
+
+def _tenant_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    tenant = commands.add_parser("tenant", help="add and list tenants")
+    actions = tenant.add_subparsers(dest="action", required=True, metavar="ACTION")
+    one = actions.add_parser(
+        "add", help="add a tenant, or find it by its name; prints its id and nothing else"
+    )
+    one.add_argument("name", metavar="NAME")
+    one.add_argument("--id", type=int, metavar="N", help="its id (default: the next one)")
+    one.add_argument(
+        "--auto-register",
+        action="store_true",
+        help="unknown entities and attributes are registered by the flush instead of rejected",
+    )
+    one.set_defaults(run=tenant_add)
+    one = actions.add_parser("list", help="all tenants")
+    one.add_argument("--json", action="store_true", help="a JSON array")
+    one.set_defaults(run=tenant_list)
+
+
+def _show(value: Any) -> None:
+    print(orjson.dumps(value, default=str).decode())
+
+
+def _table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()
+) -> None:
+    made = Table(title=title, title_justify="left")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 200).print(made)
+
+
+def list_jobs(args: argparse.Namespace) -> int:
+    """`list`."""
+    url = db.database_url()
+    with db.translated(url), db.connect(url, "eav_jobs", "eav jobs list") as connection:
+        last = runs.last_runs(connection)
+        by_cron = cron.running(connection)
+    facts = [_facts(job, last.get(job.name), job.name in by_cron) for job in SCHEDULE]
+    if args.json:
+        _show(facts)
+        return 0
+    rows = [
+        (
+            one["name"], one["schedule"], one["runs_in"], one["summary"],
+            f"{one['started_at']:%Y-%m-%d %H:%M:%S}" if one["started_at"] else "never",
+            one["status"] or "",
+            f"{one['rows']:,}" if one["rows"] is not None else "",
+            f"{one['seconds']:.2f}" if one["seconds"] is not None else "",
+            one["error"] or "",
+        )
+        for one in facts
+    ]  # fmt: skip
+    columns = ("job", "when", "by", "does", "last run (UTC)", "status", "rows", "seconds", "error")
+    _table("jobs", columns, rows, right=("rows", "seconds"))
+    return 0
+
+
+def _facts(job: Job, last: runs.Run | None, by_cron: bool) -> dict[str, Any]:
+    return {
+        "name": job.name,
+        "schedule": job.when(),
+        "summary": job.summary,
+        "runs_in": "pg_cron" if by_cron else "worker",
+        "run_id": last and last.run_id,
+        "started_at": last and last.started_at,
+        "status": last and last.status,
+        "rows": last and last.rows,
+        "seconds": last and last.seconds,
+        "error": last and last.error,
+    }
+
+
+def run_job(args: argparse.Namespace) -> int:
+    """`run NAME`."""
+    job = find(args.name)
+    if job is None:
+        raise JobsError(
+            f"there is no job {args.name!r}: choose from {', '.join(one.name for one in SCHEDULE)}"
+        )
+    url = db.database_url()
+    with db.connect(url, "eav_jobs", f"eav jobs run {job.name}") as connection:
+        found = runs.run(connection, job, "cli", url=url, repeat=False)
+    if args.json:
+        _show(_facts(job, found, by_cron=False))
+    else:
+        took = f" in {found.seconds:.2f} s" if found.seconds is not None else ""
+        detail = {"failed": f": {found.error}", "skipped": ": another run of it is going on"}.get(
+            found.status, f", {found.rows or 0:,} rows{took}"
+        )
+        print(f"{job.name}: {found.status}{detail}")
+    return int(found.status == "failed")
+
+
+def work(args: argparse.Namespace) -> int:
+    """`worker`."""
+    url = db.database_url()
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    worker = Worker(url, Events(as_json=args.json), stop)
+    if args.once:
+        return int(not worker.once())
+    worker.run()
+    return 0
+
+
+def cron_jobs(args: argparse.Namespace) -> int:
+    """`cron`."""
+    url = db.database_url()
+    if args.remove:
+        names = cron.remove(url)
+        if args.json:
+            _show(names)
+        else:
+            print(f"taken out of pg_cron: {', '.join(names)}" if names else "nothing of ours is in pg_cron")
+        return 0
+    found = cron.apply(url) if args.apply else cron.show(url)
+    if args.json:
+        _show([{"name": one.name, "schedule": one.schedule, "command": one.command} for one in found])
+    elif not found:
+        print("nothing of ours is in pg_cron here: python -m jobs cron --apply, or python -m jobs worker")
+    else:
+        _table(
+            "in pg_cron",
+            ("job", "schedule (UTC)", "command"),
+            [(e.name, e.schedule, e.command) for e in found],
+        )
+    return 0
+
+
+def tenant_add(args: argparse.Namespace) -> int:
+    """`tenant add`."""
+    print(tenants.add(db.database_url(), args.name, args.id, auto_register=args.auto_register))
+    return 0
+
+
+def tenant_list(args: argparse.Namespace) -> int:
+    """`tenant list`."""
+    found = tenants.all_tenants(db.database_url())
+    if args.json:
+        _show([vars(one) for one in found])
+        return 0
+    rows = [
+        (one.tenant_id, one.name, "yes" if one.auto_register else "no", f"{one.attributes:,}",
+         f"{one.created_at:%Y-%m-%d %H:%M:%S}")
+        for one in found
+    ]  # fmt: skip
+    columns = ("id", "name", "registers by itself", "attributes", "created (UTC)")
+    _table("tenants", columns, rows, right=("id", "attributes"))
+    return 0
