@@ -1,0 +1,152 @@
+"""Each guard is needed: with it taken out of the function, the check that watches over it fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+
+from tests.conftest import ROOT, Database
+from tests.sql.staging import Row, copy, copy_big, drain, flush, make_tenant, scalar
+from tests.sql.test_flush import (
+    check_late_committer,
+    check_limit_and_checkpoint,
+    check_lossless_under_load,
+    check_own_rows,
+    stored,
+)
+from tests.sql.test_hot import check_late_value
+
+
+def check_row_committed_during_a_flush(database: Database) -> None:
+    """A producer that still writes to a slot that has turned, and commits while a flush is half way."""
+    tenant = make_tenant(database)
+    load, cpu = tenant.attributes["load"], tenant.attributes["cpu"]
+    with (
+        database.session() as late,
+        database.session() as flusher,
+        database.session() as blocker,
+        database.session() as watcher,
+    ):
+        # A slot that has turned and still holds rows, because a producer was at work in it.
+        late.execute("BEGIN")
+        slot = copy(late, [Row(None, None, tenant.tenant_id, 1, load, value_number=1)])
+        copy_big(flusher, tenant.tenant_id, load, 100000)
+        drain(flusher)
+        late.execute("COMMIT")
+        # The next flush has taken its snapshot and stops before it would empty the slot.
+        blocker.execute("SELECT eav.upsert_hot_attrs(%s, 1, %s)", (tenant.tenant_id, '{"cpu": 0}'))
+        blocker.execute("BEGIN")
+        blocker.execute("SELECT FROM eav.entity_jsonb FOR UPDATE")
+        copy(flusher, [Row(None, None, tenant.tenant_id, 1, cpu, value_number=2)])
+        flushing = threading.Thread(target=flush, args=(flusher,))
+        flushing.start()
+        while scalar(watcher, "SELECT pg_blocking_pids(%s)", flusher.info.backend_pid) != [
+            blocker.info.backend_pid
+        ]:
+            assert flushing.is_alive()
+        late.execute(
+            f"INSERT INTO {slot} (tenant_id, entity_id, attribute_id, observed_at, value_number)"
+            " VALUES (%s, 1, %s, now(), 3)".encode(),
+            (tenant.tenant_id, load),
+        )
+        blocker.execute("COMMIT")
+        flushing.join()
+        drain(flusher)
+    assert stored(database)[:3] == [1, 2, 3]
+
+
+def test_a_row_committed_during_a_flush_is_kept(database: Database) -> None:
+    check_row_committed_during_a_flush(database)
+
+
+def check_books(database: Database) -> None:
+    """A row that is neither stored nor rejected stops the flush."""
+    make_tenant(database)
+    with database.session() as connection:
+        copy(connection, [Row(attribute="nonsense", value_number=1)])
+        assert flush(connection) == 1
+    assert database.one("SELECT count(*) FROM eav.entity_values_rejected") == 1
+
+
+def test_books_that_do_not_balance_roll_the_flush_back(database: Database) -> None:
+    take_out(database, Guard("flush_exceptions", "WHERE j.verdict IS NOT NULL", "WHERE false"))
+    make_tenant(database)
+    with database.session() as connection:
+        copy(connection, [Row(attribute="nonsense", value_number=1), Row(attribute="cpu", value_number=2)])
+        with pytest.raises(psycopg.errors.DataCorrupted, match="rolled back, nothing is lost"):
+            flush(connection)
+        assert scalar(connection, "SELECT count(*) FROM eav.entity_values_ingest") == 2
+    assert stored(database) == []
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A piece of a function, and what stands in its place without the guard."""
+
+    function: str
+    text: str
+    without: str
+
+
+def take_out(database: Database, guard: Guard) -> None:
+    path = ROOT / "sql" / "functions" / "eav" / f"{guard.function}.v1.sql"
+    source = path.read_text()
+    assert source.count(guard.text) == 1, f"{path.name} must hold this once: {guard.text}"
+    with database.session() as connection:
+        connection.execute(source.replace(guard.text, guard.without).encode())
+
+
+@pytest.mark.parametrize(
+    ("guard", "check"),
+    [
+        pytest.param(
+            Guard("flush_lanes", "array(SELECT pg_snapshot_xip(v_snapshot)) ||", "'{}'::xid8[] ||"),
+            check_late_committer,
+            id="transactions under way are remembered",
+        ),
+        pytest.param(
+            Guard("flush_lanes", "coalesce(pg_current_xact_id_if_assigned(), '0'::xid8)", "'0'::xid8"),
+            check_own_rows,
+            id="rows of the flushing transaction wait",
+        ),
+        pytest.param(
+            Guard(
+                "flush_lanes",
+                "AND (s.batch > %L::xid8 OR s.batch = ANY(%L::xid8[]))",
+                "AND (%L::xid8, %L::xid8[]) IS NOT NULL",
+            ),
+            check_own_rows,
+            id="what is flushed is not flushed again",
+        ),
+        pytest.param(
+            Guard("flush_lanes", "OR NOT pg_try_advisory_xact_lock(6644086, v_lane)", ""),
+            check_lossless_under_load,
+            id="one flusher a lane",
+        ),
+        pytest.param(
+            Guard("flush_lanes", "v_through := v_new_through;", "NULL;"),
+            check_limit_and_checkpoint,
+            id="the limit is kept",
+        ),
+        pytest.param(
+            Guard("empty_slots", "IF NOT v_unflushed THEN", "IF true THEN"),
+            check_row_committed_during_a_flush,
+            id="a slot with unflushed rows is not emptied",
+        ),
+        pytest.param(
+            Guard("hot_newer", "OR n.value > p_old_times -> n.key", "OR true"),
+            check_late_value,
+            id="only a newer value replaces",
+        ),
+    ],
+)
+def test_without_the_guard_the_check_fails(
+    database: Database, guard: Guard, check: Callable[[Database], None]
+) -> None:
+    take_out(database, guard)
+    with pytest.raises((AssertionError, psycopg.Error)):
+        check(database)
