@@ -110,7 +110,8 @@ def running(connection: db.Connection) -> frozenset[str]:
 
 def _visible(connection: db.Connection) -> bool:
     row = connection.execute(
-        "SELECT to_regclass('cron.job') IS NOT NULL AND has_schema_privilege(to_regnamespace('cron'), 'USAGE')"
+        "SELECT to_regclass('cron.job') IS NOT NULL"
+        " AND has_schema_privilege(to_regnamespace('cron'), 'USAGE')"
     ).fetchone()
     return row is not None and bool(row[0])
 

@@ -61,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "telemetry",
         help="this host and its processes as NDJSON, sampled live",
         description="Sample this host (entity 1) and its processes (an entity each) for some seconds, as"
-        " NDJSON that `ingest` takes: python -m jobs telemetry --seconds 10 --tenant demo | python -m jobs ingest -",
+        " NDJSON: python -m jobs telemetry --seconds 10 --tenant demo | python -m jobs ingest -",
     )
     parser.set_defaults(run=command)
     parser.add_argument("--seconds", type=_positive, default=10.0, metavar="N", help="how long (default 10)")

@@ -1,0 +1,52 @@
+"""What the tests of the jobs share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobs.cli import main
+from local.cluster import Cluster, temporary_cluster
+from tests.conftest import Database, run_alembic
+
+# Within the partitions that there are, whenever the tests run.
+START = datetime.now(UTC) - timedelta(minutes=10)
+
+
+def line(number: int, **fields: object) -> str:
+    """A line (with its newline) of attribute n, whose value tells which one it is."""
+    record = {"tenant_id": 1, "entity_id": 42, "attribute": "n", "value": number}
+    record["observed_at"] = (START + timedelta(milliseconds=number)).isoformat()
+    return json.dumps(record | fields) + "\n"
+
+
+def lines(first: int, last: int) -> str:
+    """Lines `first` to `last`."""
+    return "".join(map(line, range(first, last + 1)))
+
+
+def values(database: Database) -> list[int]:
+    """The values that are durable, sorted."""
+    return [int(one) for (one,) in database.all("SELECT value_number FROM eav.entity_values_ts ORDER BY 1")]
+
+
+@pytest.fixture
+def jobs(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`python -m jobs` on the test's database, which has tenant 1; returns the exit code."""
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    database.one("SELECT eav.tenant_add('one', 1, true)")
+    return lambda *arguments: main([str(one) for one in arguments])
+
+
+@pytest.fixture(scope="module")
+def crashing() -> Iterator[tuple[Cluster, Database]]:
+    """A server of its own, to be killed, with the platform and tenant 1 on it."""
+    with temporary_cluster() as cluster:
+        done = run_alembic(cluster.url(), "upgrade", "head")
+        assert done.returncode == 0, done.stderr
+        database = Database(cluster.url())
+        database.one("SELECT eav.tenant_add('one', 1, true)")
+        yield cluster, database
