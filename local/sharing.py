@@ -58,13 +58,17 @@ def _enter(folder: Path, start: Callable[[Path], Facts], stack: contextlib.ExitS
     while True:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o711)
-        if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
-            raise PermissionError(f"{folder} belongs to somebody else: remove it")
-        folder.chmod(0o711)
-        with (folder / "gate.lock").open("a") as gate:
+        try:
+            if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+                raise PermissionError(f"{folder} belongs to somebody else: remove it")
+            folder.chmod(0o711)
+            gate = (folder / "gate.lock").open("a")
+        except FileNotFoundError:
+            continue  # the last user of before has just removed the folder
+        with gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             if not _same(gate, folder / "gate.lock"):
-                continue  # the last user of before removed the folder while we waited
+                continue  # the same, while we waited
             users = stack.enter_context((folder / "users.lock").open("a"))
             fcntl.flock(users, fcntl.LOCK_SH)
             if _read(folder) is None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +71,15 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(tempfile, "tempdir", None)
 
 
+def links(folder: Path) -> list[str]:
+    """What the links in `folder` point at; those that go away meanwhile are left out."""
+    found = []
+    for link in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(link.readlink()))
+    return found
+
+
 def words(journal: Path) -> list[str]:
     return journal.read_text().splitlines()
 
@@ -96,6 +109,25 @@ def test_many_coming_and_going_at_once_never_use_a_stopped_thing(journal: Path) 
     found = words(journal)
     assert found == ["start", "stop 42"] * (len(found) // 2)
     assert leftovers(journal) == []
+
+
+def test_a_folder_removed_while_somebody_waits_for_it_is_made_anew(journal: Path) -> None:
+    """As when the last user leaves while the next one comes."""
+    folder = journal.parent / f"eav-sharing-test-{os.geteuid()}-run"
+    folder.mkdir()
+    with (folder / "gate.lock").open("a") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        coming = User("run", journal)
+        open_files = Path(f"/proc/{coming.process.pid}/fd")
+        deadline = time.monotonic() + 30
+        while not any(opened.endswith("gate.lock") for opened in links(open_files)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        shutil.rmtree(folder)
+    coming.joined()
+    assert folder.exists()
+    coming.leave()
+    assert words(journal) == ["start", "stop 42"]
 
 
 def test_a_killed_user_does_not_keep_it_up(journal: Path) -> None:
