@@ -10,7 +10,7 @@ from typing import TextIO
 
 
 class Events:
-    """Writes events, from any thread. As JSON each is an object with `at`, `event` and its facts."""
+    """Writes events, from any thread. As JSON each is an object with `at`, `event`, `text` and its facts."""
 
     def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
         self._as_json = as_json
@@ -21,7 +21,7 @@ class Events:
         """One event: `text` is for people, `event` and `facts` for programs."""
         now = datetime.now(UTC)
         if self._as_json:
-            line = json.dumps({"at": now.isoformat(), "event": event, **facts}, default=str)
+            line = json.dumps({"at": now.isoformat(), "event": event, "text": text, **facts}, default=str)
         else:
             line = f"{now:%H:%M:%S} {text}"
         with self._lock:

@@ -44,8 +44,9 @@ class Worker:
         self._rows: dict[str, int] = {}
 
     def run(self) -> None:
-        """Lead or stand by until `stop` is set. Raises JobsError if the server refuses us."""
-        pause = 0.1
+        """Lead or stand by until `stop` is set. Raises JobsError if the server refuses us, or is not there at first."""
+        with db.connect(self._url, "eav_jobs", "eav worker"):
+            pause = 0.1
         while not self._stop.is_set():
             try:
                 with db.connect(self._url, "eav_jobs", "eav worker") as connection:

@@ -170,9 +170,11 @@ def test_pruning_keeps_what_matters_and_the_last_run_of_each_job(database: Datab
     database.all("""
         INSERT INTO ops.job_runs (job, status, rows, scheduler, host, pid, started_at)
         SELECT job, status, rows, 'cli', 'local', 1, now() - age
-        FROM (VALUES ('a', 'ok', 5, interval '15 days'), ('a', 'ok', 0, '2 hours'),
-            ('a', 'skipped', null, '2 hours'),            ('a', 'ok', 5, '2 hours'), ('a', 'failed', 0, '2 hours'), ('a', 'running', null, '20 days'),
-            ('a', 'ok', 0, '1 minute'), ('b', 'ok', 0, '20 days')) AS v (job, status, rows, age)
+        FROM (VALUES
+            ('a', 'ok', 5, interval '15 days'), ('a', 'ok', 0, '2 hours'), ('a', 'skipped', null, '2 hours'),
+            ('a', 'ok', 5, '2 hours'), ('a', 'failed', 0, '2 hours'), ('a', 'running', null, '20 days'),
+            ('a', 'ok', 0, '1 minute'), ('b', 'ok', 0, '20 days')
+        ) AS v (job, status, rows, age)
         RETURNING 1
     """)
     with database.session("eav_jobs") as connection:
