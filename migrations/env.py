@@ -9,7 +9,8 @@ Settings, each as -x NAME=VALUE:
     lock_timeout        how long one statement waits for a lock (default 3s); then the whole revision is tried again
     lock_retries        how often (default 10), with a growing pause; never a last try without a time-out
     statement_timeout   longest statement (default 60s)
-    partition_interval  width of one partition of eav.entity_values_ts, when it is created (default EAV_PARTITION_INTERVAL or 1 day)
+    partition_interval  width of one partition of eav.entity_values_ts, when the table is created
+                        (default EAV_PARTITION_INTERVAL or 1 day)
 
 One revision is one transaction, so that an interrupted run leaves whole revisions only. A session advisory lock keeps
 two runs apart.
@@ -120,7 +121,7 @@ def take_turn(connection: Connection) -> None:
             log.warning("another migration of this database is running, waiting for it (at most 60 s)")
         time.sleep(1)
     raise CommandError(
-        "another migration of this database is still running after 60 s: look for it in pg_stat_activity, then run again"
+        "another migration of this database is still running after 60 s: find it in pg_stat_activity, then run again"
     )
 
 

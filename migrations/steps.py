@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import sqlalchemy as sa
 from alembic import context
-from alembic.operations import Operations
 
 FUNCTIONS = Path(__file__).resolve().parent.parent / "sql" / "functions"
 OWNER = "eav_owner"
@@ -18,7 +18,7 @@ STATEMENT_TIMEOUT = "60s"
 _BIND = re.compile(r"(?<![:\w\\]):(?=\w)")
 
 
-def run(op: Operations, sql: str) -> None:
+def run(op: ModuleType, sql: str) -> None:
     """Execute `sql` as it stands: one or more statements, no bind parameters.
 
     SQLAlchemy would read `'10:30'` as a parameter called `30`; the colon is escaped here, once.
@@ -33,7 +33,7 @@ def setting(name: str, default: str) -> str:
 
 
 @contextmanager
-def policy(op: Operations) -> Iterator[None]:
+def policy(op: ModuleType) -> Iterator[None]:
     """Bound what a revision may wait for: it gives up instead of queueing everybody behind it; env.py tries again."""
     run(op, f"SET LOCAL lock_timeout = '{setting('lock_timeout', LOCK_TIMEOUT)}'")
     run(op, f"SET LOCAL statement_timeout = '{setting('statement_timeout', STATEMENT_TIMEOUT)}'")
@@ -41,7 +41,7 @@ def policy(op: Operations) -> Iterator[None]:
 
 
 @contextmanager
-def as_owner(op: Operations) -> Iterator[None]:
+def as_owner(op: ModuleType) -> Iterator[None]:
     """`policy`, with everything inside it done by eav_owner, who so owns what is created."""
     with policy(op):
         run(op, f"SET LOCAL ROLE {OWNER}")
@@ -55,13 +55,13 @@ def function_file(schema: str, name: str, version: int) -> Path:
     return FUNCTIONS / schema / f"{name}.v{version}.sql"
 
 
-def load_function(op: Operations, qualified_name: str, version: int) -> None:
+def load_function(op: ModuleType, qualified_name: str, version: int) -> None:
     """Create or replace `schema.name` from its versioned file, which never changes once it has landed."""
     schema, name = qualified_name.split(".")
     run(op, function_file(schema, name, version).read_text())
 
 
-def drop_function(op: Operations, *qualified_names: str) -> None:
+def drop_function(op: ModuleType, *qualified_names: str) -> None:
     """Drop functions or procedures, whose names are not overloaded, in the order given."""
     for name in qualified_names:
         run(op, f"DROP ROUTINE IF EXISTS {name}")

@@ -1,4 +1,4 @@
-"""One server for the whole run, one migrated template database on it, and a clone of that for each test that commits."""
+"""One server for the whole run, one migrated template database on it, and a clone of that for each test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -45,7 +45,7 @@ class Database:
     def all(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
         """The rows of one query, as the superuser."""
         with self.session() as connection:
-            return connection.execute(cast(LiteralString, query), params or None).fetchall()
+            return connection.execute(query.encode(), params or None).fetchall()
 
     def one(self, query: str, *params: Any) -> Any:
         """The first column of the only row."""
@@ -101,8 +101,12 @@ def template(server: Server, admin: Connection) -> str:
     name = f"eav_template_{schema_fingerprint()}"
     with psycopg.connect(in_database(server.url, "postgres"), autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtext('eav test template'))")
-        if connection.execute("SELECT count(*) FROM pg_database WHERE datname = %s", (name,)).fetchone() == (0,):
-            for (old,) in connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'eav\\_template\\_%'"):
+        if connection.execute("SELECT count(*) FROM pg_database WHERE datname = %s", (name,)).fetchone() == (
+            0,
+        ):
+            for (old,) in connection.execute(
+                "SELECT datname FROM pg_database WHERE datname LIKE 'eav\\_template\\_%'"
+            ):
                 connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(old)))
             building = f"eav_building_{uuid4().hex[:8]}"
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(building)))
@@ -110,7 +114,9 @@ def template(server: Server, admin: Connection) -> str:
             if done.returncode:
                 pytest.exit(f"alembic upgrade head failed:\n{done.stderr}", returncode=1)
             connection.execute(
-                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(building), sql.Identifier(name))
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
+                    sql.Identifier(building), sql.Identifier(name)
+                )
             )
     return name
 

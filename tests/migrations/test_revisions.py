@@ -93,10 +93,10 @@ def test_a_revision_is_tried_again_until_the_lock_is_free(database: Database) ->
 
         def let_go_once_somebody_waits() -> None:
             with database.session() as watcher:
-                while not watcher.execute(
+                while watcher.execute(
                     "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))",
                     (holder.info.backend_pid,),
-                ).fetchone() == (1,):
+                ).fetchone() != (1,):
                     pass
                 # ends its transaction from outside; the lock is free for the next try
                 watcher.execute("SELECT pg_terminate_backend(%s)", (holder.info.backend_pid,))

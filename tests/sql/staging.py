@@ -56,7 +56,8 @@ def copy_big(
     with connection.transaction():
         slot = scalar(connection, "SELECT eav.ingest_target(%s)", source_id)
         connection.execute(
-            f"INSERT INTO {slot} (source_id, source_offset, tenant_id, entity_id, attribute_id, observed_at, value_number)"
+            f"INSERT INTO {slot} (source_id, source_offset, tenant_id, entity_id"
+            ", attribute_id, observed_at, value_number)"
             " SELECT %s, n, %s, n %% 10 + 1, %s, now(), n FROM generate_series(%s::bigint, %s) AS n".encode(),
             (source_id, tenant_id, attribute_id, start, start + 19999),
         )

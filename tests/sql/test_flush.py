@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -33,7 +33,7 @@ def under_load(
     numbering = threading.Lock()
     producing = threading.Event()
     producing.set()
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def produce(writer: int) -> None:
         with database.session() as connection:
@@ -50,7 +50,7 @@ def under_load(
     def guarded(work: Callable[..., None], *args: object) -> None:
         try:
             work(*args)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001  (it is shown by the assertion below)
             failures.append(error)
 
     producers = [threading.Thread(target=guarded, args=(produce, n)) for n in range(WRITERS)]
@@ -439,7 +439,7 @@ def test_sources_spread_over_the_lanes(database: Database) -> None:
 
 
 @pytest.fixture
-def catalogue(database: Database) -> Iterator[tuple[Database, dict[str, int]]]:
+def catalogue(database: Database) -> tuple[Database, dict[str, int]]:
     tenant = make_tenant(
         database,
         attributes=(
@@ -454,7 +454,7 @@ def catalogue(database: Database) -> Iterator[tuple[Database, dict[str, int]]]:
     )
     with database.session() as connection:
         connection.execute("SELECT eav.retire_attribute(%s)", (tenant.attributes["retired"],))
-    yield database, tenant.attributes
+    return database, tenant.attributes
 
 
 GOOD: list[dict[str, object]] = [
@@ -694,7 +694,8 @@ def test_without_a_partition_for_now_the_flush_makes_one(database: Database) -> 
     tenant = make_tenant(database)
     with database.session() as connection:
         for (name,) in connection.execute(
-            "SELECT partition::text FROM ops.partition_bounds('eav.entity_values_ts') WHERE ends_at > now() + interval '1 day'"
+            "SELECT partition::text FROM ops.partition_bounds('eav.entity_values_ts')"
+            " WHERE ends_at > now() + interval '1 day'"
         ).fetchall():
             connection.execute(f"DROP TABLE {name}".encode())
         connection.execute("UPDATE eav.value_window SET ends_at = now()")
@@ -714,10 +715,12 @@ def test_partition_maintenance_leaves_the_search_path_alone(database: Database) 
 def test_one_broken_set_does_not_stop_the_others(database: Database) -> None:
     with database.session() as connection:
         connection.execute(
-            "UPDATE partman.part_config SET partition_interval = 'nonsense' WHERE parent_table = 'eav.entity_values_rejected'"
+            "UPDATE partman.part_config SET partition_interval = 'nonsense'"
+            " WHERE parent_table = 'eav.entity_values_rejected'"
         )
         for (name,) in connection.execute(
-            "SELECT partition::text FROM ops.partition_bounds('eav.entity_values_ts') WHERE starts_at > now() + interval '2 days'"
+            "SELECT partition::text FROM ops.partition_bounds('eav.entity_values_ts')"
+            " WHERE starts_at > now() + interval '2 days'"
         ).fetchall():
             connection.execute(f"DROP TABLE {name}".encode())
         assert scalar(connection, "SELECT ops.maintain_partitions()") > 0
@@ -736,7 +739,8 @@ def test_retention_drops_rejected_values_and_never_values_without_an_archive(dat
             " FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')"
         )
         connection.execute(
-            "CREATE TABLE eav.old_values PARTITION OF eav.entity_values_ts FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')"
+            "CREATE TABLE eav.old_values PARTITION OF eav.entity_values_ts"
+            " FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')"
         )
         due = connection.execute(
             "SELECT partition::text FROM ops.expiring_partitions() ORDER BY 1"

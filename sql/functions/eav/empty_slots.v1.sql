@@ -1,25 +1,28 @@
-CREATE OR REPLACE FUNCTION eav.empty_slots(p_lane integer, p_through xid8, p_except xid8[], p_rotate_bytes bigint)
+CREATE OR REPLACE FUNCTION eav.empty_slots(
+    p_lane integer, p_through xid8, p_except xid8[], p_rotate_bytes bigint
+)
 RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_slot text;
+    v_slot regclass;
     v_unflushed boolean;
     v_emptied integer := 0;
 BEGIN
-    -- Producers move on to the next slot once it is empty. Which slot they write to never decides what is flushed: it only
-    -- decides which slots can be emptied without waiting for anybody.
+    -- Producers move on to the next slot once it is empty. Which slot they write to never decides what is
+    -- flushed: it only decides which slots can be emptied without waiting for anybody.
     IF pg_relation_size(eav.staging_slot(p_lane)::regclass) >= p_rotate_bytes
         AND pg_relation_size(eav.staging_slot(p_lane, 1)::regclass) = 0 THEN
         PERFORM nextval(format('eav.staging_turn_%s', p_lane)::regclass);
     END IF;
-    FOR v_slot IN SELECT eav.staging_slot(p_lane, a.ahead) FROM generate_series(1, 2) AS a (ahead) LOOP
-        CONTINUE WHEN pg_relation_size(v_slot::regclass) = 0;
+    FOR v_slot IN SELECT eav.staging_slot(p_lane, a.ahead)::regclass FROM generate_series(1, 2) AS a (ahead) LOOP
+        CONTINUE WHEN pg_relation_size(v_slot) = 0;
         BEGIN
             -- A producer still in there: it is emptied another time.
             EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', v_slot);
-            -- Now nobody can add a row, and this statement sees all there are. A row that is not durable keeps the slot.
+            -- Now nobody can add a row, and this statement sees all there are. A row that is not durable
+            -- keeps the slot.
             EXECUTE format('SELECT EXISTS (SELECT FROM %s AS s WHERE s.batch > $1 OR s.batch = ANY($2))', v_slot)
             INTO v_unflushed USING p_through, p_except;
             IF NOT v_unflushed THEN

@@ -1,3 +1,4 @@
+-- lint: ignore-file dynamic-sql: the query that gives the rows is built by eav.flush_lanes of literals
 CREATE OR REPLACE FUNCTION eav.flush_exceptions(
     p_rows text, p_slots oid[], p_ctids tid[], p_starts_at timestamptz, p_ends_at timestamptz,
     OUT o_stored bigint, OUT o_rejected bigint
@@ -15,7 +16,8 @@ DECLARE
         '(SELECT r.* FROM (%s) AS r INNER JOIN unnest($1, $2) AS x (slot, at) ON r.slot = x.slot AND r.at = x.at)', p_rows
     );
 BEGIN
-    -- Unknown names of tenants that register by themselves: the type of the first value is the type of the attribute.
+    -- Unknown names of tenants that register by themselves: the type of the first value is the type of the
+    -- attribute.
     EXECUTE format(
         $sql$
         INSERT INTO eav.attributes (tenant_id, name, data_type)
@@ -49,7 +51,8 @@ BEGIN
         v_rows
     ) USING p_slots, p_ctids, p_starts_at, p_ends_at;
 
-    -- Judged once, in one statement: whatever changes meanwhile, a row is stored or rejected, never both, never neither.
+    -- Judged once, in one statement: whatever changes meanwhile, a row is stored or rejected, never both,
+    -- never neither.
     EXECUTE format(
         $sql$
         WITH resolved AS MATERIALIZED (

@@ -1,9 +1,12 @@
 -- How a flush knows what it moves, without a lock on producers and without deleting rows
 --
--- Every staged row carries the id of the transaction that staged it (batch). A flush takes a snapshot and moves the rows of
--- all transactions that had finished by then and were not flushed before; the marker it leaves (through, except_for) says
--- which those are. A producer that is still writing is in except_for and comes later; one that committed is complete. What a
--- source stages first commits first, so that a checkpoint never runs ahead of its rows.
+-- Every staged row carries the id of the transaction that staged it (batch). A flush takes a snapshot and
+-- moves the rows of all transactions that had finished by then and were not flushed before; the marker it
+-- leaves (through, except_for) says which those are. A producer that is still writing is in except_for and
+-- comes later; one that committed is complete. What a source stages first commits first, so that a
+-- checkpoint never runs ahead of its rows.
+--
+-- lint: ignore-file dynamic-sql: the rows come from a query built here of lane numbers and %L literals
 CREATE OR REPLACE FUNCTION eav.flush_lanes(p_limit integer)
 RETURNS bigint
 LANGUAGE plpgsql
@@ -12,13 +15,14 @@ SET search_path = pg_catalog, pg_temp
 SET work_mem = '64MB'
 AS $$
 DECLARE
-    -- Emptying a slot costs a dead row in pg_class, which an old snapshot keeps alive: every 2 MiB, not every 100 ms.
+    -- Emptying a slot costs a dead row in pg_class, which an old snapshot keeps alive: every 2 MiB, not
+    -- every 100 ms.
     c_rotate_bytes CONSTANT bigint := 2 * 1024 * 1024;
-    c_idle CONSTANT interval := '10 seconds';
-    c_ahead CONSTANT interval := '5 minutes';
+    c_idle CONSTANT interval := interval '10 seconds';
+    c_ahead CONSTANT interval := interval '5 minutes';
     -- Less than any staged row takes on disk: what the file size allows at most.
     c_row_bytes CONSTANT bigint := 52;
-    v_lanes integer[] := '{}';
+    v_lanes integer[] := ARRAY[]::integer[];
     v_lane integer;
     v_first CONSTANT integer := floor(random() * 5);
     v_bytes bigint;
@@ -51,7 +55,8 @@ DECLARE
     v_new_through xid8;
     v_new_except xid8[];
 BEGIN
-    -- Lanes nobody else is flushing, from a different one each time, until there is enough to do: two flushers share a backlog.
+    -- Lanes nobody else is flushing, from a different one each time, until there is enough to do: two
+    -- flushers share a backlog.
     FOR v_lane IN SELECT (v_first + n) % 5 FROM generate_series(0, 4) AS n LOOP
         SELECT sum(pg_relation_size(format('eav.staging_%s_%s', v_lane, s)::regclass)) INTO v_bytes
         FROM generate_series(0, 2) AS s;
@@ -60,7 +65,7 @@ BEGIN
         v_rows_at_most := v_rows_at_most + v_bytes / c_row_bytes;
         EXIT WHEN v_rows_at_most > 4 * p_limit;
     END LOOP;
-    IF v_lanes = '{}' THEN
+    IF cardinality(v_lanes) = 0 THEN
         RETURN 0;
     END IF;
 
@@ -105,7 +110,8 @@ BEGIN
         v_rows_at_most := 0;
     END LOOP;
 
-    -- Which times have a partition. Without one for this very moment maintenance has failed: nothing is rejected for that.
+    -- Which times have a partition. Without one for this very moment maintenance has failed: nothing is
+    -- rejected for that.
     SELECT w.starts_at, least(w.ends_at, now() + c_ahead) INTO v_starts_at, v_ends_at FROM eav.value_window AS w;
     IF v_starts_at > now() OR v_ends_at <= now() OR v_starts_at IS NULL THEN
         PERFORM ops.maintain_partitions();

@@ -23,13 +23,15 @@ BEGIN
         $sql$
         SELECT greatest(
             (SELECT max(c.position) FROM eav.ingest_checkpoint_log AS c WHERE c.source_id = $1),
-            (SELECT max(s.source_offset) FROM eav.staging_%1$s_0 AS s WHERE s.source_id = $1),
-            (SELECT max(s.source_offset) FROM eav.staging_%1$s_1 AS s WHERE s.source_id = $1),
-            (SELECT max(s.source_offset) FROM eav.staging_%1$s_2 AS s WHERE s.source_id = $1),
+            (SELECT max(s.source_offset) FROM %s AS s WHERE s.source_id = $1),
+            (SELECT max(s.source_offset) FROM %s AS s WHERE s.source_id = $1),
+            (SELECT max(s.source_offset) FROM %s AS s WHERE s.source_id = $1),
             0
         )
         $sql$,
-        v_source.lane
+        eav.staging_slot(v_source.lane, 0)::regclass,
+        eav.staging_slot(v_source.lane, 1)::regclass,
+        eav.staging_slot(v_source.lane, 2)::regclass
     ) INTO v_position USING v_source.source_id;
     RETURN v_position;
 END;

@@ -1,5 +1,8 @@
 CREATE OR REPLACE FUNCTION eav.ingest_source(
-    p_source text, p_partition text DEFAULT '0', p_durable boolean DEFAULT false, p_fingerprint text DEFAULT NULL
+    p_source text,
+    p_partition text DEFAULT '0',
+    p_durable boolean DEFAULT false,
+    p_fingerprint text DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql

@@ -1,4 +1,5 @@
--- Two-key advisory locks of this schema: (0x656176 'eav', n). Lane locks use n = lane (0 to 31), the catalogue n = 1000.
+-- Two-key advisory locks of this schema are (0x656176 'eav', n): n = 0 to 4 the lanes, n = 1000 the
+-- catalogue.
 CREATE OR REPLACE FUNCTION eav.lock_catalog(p_exclusive boolean)
 RETURNS void
 LANGUAGE plpgsql

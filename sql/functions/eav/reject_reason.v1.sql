@@ -1,5 +1,6 @@
--- A SQL-standard body without SET: bound to its objects when created, and inlined into the flush's one scan. STABLE, as
--- to_jsonb is: an IMMUTABLE function around it is called row by row, at 40 us each.
+-- lint: ignore-file search-path: a SQL-standard body is bound to its objects when created
+-- SET would keep the planner from inlining it into the one scan of a flush. So would IMMUTABLE, because
+-- to_jsonb is STABLE: 40 us a row.
 CREATE OR REPLACE FUNCTION eav.reject_reason(
     p_observed_at timestamptz,
     p_number numeric,
@@ -27,26 +28,31 @@ RETURN CASE
     WHEN num_nonnulls(p_number, p_text, p_bool, p_time) > 1 THEN 'wrong_type'
     WHEN CASE p_data_type
         WHEN 'number' THEN p_number IS NULL
-        WHEN 'integer' THEN p_number IS NULL OR p_number IN ('NaN', 'Infinity', '-Infinity') OR p_number <> trunc(p_number)
+        WHEN 'integer'
+            THEN
+                p_number IS NULL
+                OR p_number IN ('NaN', 'Infinity', '-Infinity')
+                OR p_number <> trunc(p_number)
         WHEN 'text' THEN p_text IS NULL
         WHEN 'boolean' THEN p_bool IS NULL
         ELSE p_time IS NULL
     END THEN 'wrong_type'
     WHEN p_number < p_min_value OR p_number > p_max_value OR length(p_text) > p_max_length THEN 'out_of_range'
-    WHEN p_allowed IS NOT NULL AND p_time IS NULL
-        AND NOT p_allowed @> CASE
-            WHEN p_number IS NOT NULL THEN to_jsonb(p_number)
-            WHEN p_text IS NOT NULL THEN to_jsonb(p_text)
-            ELSE to_jsonb(p_bool)
-        END THEN 'out_of_range'
+    WHEN p_time IS NULL AND NOT p_allowed @> CASE
+        WHEN p_number IS NOT NULL THEN to_jsonb(p_number)
+        WHEN p_text IS NOT NULL THEN to_jsonb(p_text)
+        ELSE to_jsonb(p_bool)
+    END THEN 'out_of_range'
     WHEN p_observed_at < p_starts_at THEN 'too_old'
     WHEN p_observed_at >= p_ends_at THEN 'in_future'
 END;
 
 COMMENT ON FUNCTION eav.reject_reason(
-    timestamptz, numeric, text, boolean, timestamptz, text, timestamptz, numeric, numeric, integer, jsonb, timestamptz, timestamptz
+    timestamptz, numeric, text, boolean, timestamptz, text, timestamptz, numeric, numeric, integer, jsonb,
+    timestamptz, timestamptz
 ) IS 'Why a value of an attribute of this definition cannot be stored, NULL if it can.';
 
 REVOKE ALL ON FUNCTION eav.reject_reason(
-    timestamptz, numeric, text, boolean, timestamptz, text, timestamptz, numeric, numeric, integer, jsonb, timestamptz, timestamptz
+    timestamptz, numeric, text, boolean, timestamptz, text, timestamptz, numeric, numeric, integer, jsonb,
+    timestamptz, timestamptz
 ) FROM PUBLIC;

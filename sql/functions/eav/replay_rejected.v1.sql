@@ -1,5 +1,9 @@
+-- lint: ignore-file plpgsql-check-performance: VOLATILE it is, its one statement is dynamic
 CREATE OR REPLACE FUNCTION eav.replay_rejected(
-    p_tenant_id bigint, p_reason text DEFAULT NULL, p_since timestamptz DEFAULT '-infinity', p_limit integer DEFAULT 100000
+    p_tenant_id bigint,
+    p_reason text DEFAULT NULL,
+    p_since timestamptz DEFAULT '-infinity',
+    p_limit integer DEFAULT 100000
 )
 RETURNS bigint
 LANGUAGE plpgsql
@@ -35,7 +39,7 @@ BEGIN
             t.value_number, t.value_text, t.attribute
         FROM taken AS t
         $sql$,
-        eav.staging_slot(0)
+        eav.staging_slot(0)::regclass
     ) USING p_tenant_id, p_reason, p_since, p_limit;
     GET DIAGNOSTICS v_replayed = ROW_COUNT;
     RETURN v_replayed;

@@ -1,3 +1,4 @@
+-- lint: ignore-file search-path: a SQL-standard body is bound to its objects when created, and can be inlined
 CREATE OR REPLACE FUNCTION eav.value_to_jsonb(
     p_number numeric, p_text text, p_bool boolean, p_time timestamptz
 )
@@ -16,4 +17,5 @@ COMMENT ON FUNCTION eav.value_to_jsonb(numeric, text, boolean, timestamptz) IS
 'The one value that is set, as JSON; times as RFC 3339 in UTC.';
 
 REVOKE ALL ON FUNCTION eav.value_to_jsonb(numeric, text, boolean, timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION eav.value_to_jsonb(numeric, text, boolean, timestamptz) TO eav_app, eav_analyst, eav_jobs, eav_superadmin;
+GRANT EXECUTE ON FUNCTION eav.value_to_jsonb(numeric, text, boolean, timestamptz)
+TO eav_app, eav_analyst, eav_jobs, eav_superadmin;

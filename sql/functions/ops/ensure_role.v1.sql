@@ -1,4 +1,5 @@
--- Roles belong to the whole cluster, so another database may have made them already: CREATE ROLE has no IF NOT EXISTS.
+-- Roles belong to the whole cluster, so another database may have made them already, and CREATE ROLE has no
+-- IF NOT EXISTS.
 CREATE OR REPLACE FUNCTION ops.ensure_role(p_role text, p_login boolean)
 RETURNS void
 LANGUAGE plpgsql

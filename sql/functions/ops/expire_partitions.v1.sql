@@ -15,7 +15,7 @@ BEGIN
             CONTINUE;
         END IF;
         BEGIN
-            EXECUTE format('DROP TABLE %s', v_old.partition);
+            EXECUTE format('DROP TABLE %s', v_old.partition::regclass);
             v_dropped := v_dropped + 1;
         EXCEPTION
             WHEN lock_not_available THEN

@@ -1,7 +1,13 @@
--- No SET clause: pg_partman 4 ends by setting search_path for the session to what it found, so that with a SET clause
--- the caller would keep this function's path. The path is pinned by the first statement and put back by the last.
+-- lint: ignore-file search-path: pg_partman 4 sets search_path for the session to what it found, at its end
+-- With a SET clause the caller would keep this function's path. The first statement pins it, the last one puts
+-- it back.
 CREATE OR REPLACE FUNCTION ops.partition_by_time(
-    p_parent text, p_control text, p_interval interval, p_history interval, p_retention interval, p_archive_first boolean
+    p_parent text,
+    p_control text,
+    p_interval interval,
+    p_history interval,
+    p_retention interval,
+    p_archive_first boolean
 )
 RETURNS void
 LANGUAGE plpgsql
@@ -9,7 +15,8 @@ AS $$
 DECLARE
     v_search_path CONSTANT text := pg_catalog.current_setting('search_path');
     v_version text;
-    -- Partitions made ahead: at least four, and at least three days, so that a weekend without maintenance is no incident.
+    -- Partitions made ahead: at least four, and at least three days, so that a weekend without maintenance is
+    -- no incident.
     v_premake integer := greatest(4, ceil(extract(epoch FROM interval '3 days') / extract(epoch FROM p_interval)));
     v_default regclass;
 BEGIN
@@ -19,11 +26,12 @@ BEGIN
             MESSAGE = format('partition interval of %s must be between 15 minutes and 1 year, got %s', p_parent, p_interval);
     END IF;
     SELECT e.extversion INTO STRICT v_version FROM pg_extension AS e WHERE e.extname = 'pg_partman';
-    -- format() with %L of every value, in ops.partman_create_call
+    -- lint: ignore dynamic-sql: ops.partman_create_call puts every value in with %L
     EXECUTE format('%s', ops.partman_create_call(
         v_version, p_parent, p_control, p_interval, v_premake, now() - greatest(p_history, p_interval)
     ));
-    -- No default partition: a value without a partition is refused by the flush with a reason. Version 4 always makes one.
+    -- No default partition: a value without a partition is refused by the flush with a reason. Version 4
+    -- always makes one.
     SELECT i.inhrelid INTO v_default
     FROM pg_inherits AS i
     INNER JOIN pg_class AS c ON i.inhrelid = c.oid

@@ -1,4 +1,5 @@
--- pg_partman 4 and 5 differ in names of types and in the default partition; which one is installed is known only here.
+-- pg_partman 4 and 5 differ in names of types and in the default partition; which one is installed, the
+-- server knows, not the revision, whose SQL may be written offline.
 CREATE OR REPLACE FUNCTION ops.partman_create_call(
     p_version text, p_parent text, p_control text, p_interval interval, p_premake integer, p_start timestamptz
 )
