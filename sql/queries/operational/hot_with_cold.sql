@@ -1,0 +1,41 @@
+-- answers: entities with these hot values, each with the latest value of a cold attribute in a time window
+-- role: eav_app
+-- scope: one tenant
+-- param tenant_id: whose values
+-- param filter = {}: JSON object; an entity has all of it
+-- param attribute: name of the cold attribute
+-- param window = 24 hours: how far back from `until`, 30 days at most
+-- param until = now: the end, a time
+-- param rows = 100: how many at most
+-- index: entity_values_ts_tenant_id_attribute_id_observed_at_idx: backwards from `until` for each entity
+--   until its value is found, so that it is quick for entities that report often. An entity without a value
+--   costs the whole window: for many of those ask latest_values.sql once. entity_jsonb_pkey finds the
+--   entities.
+SELECT
+    e.entity_id,
+    e.hot_attrs,
+    c.latest,
+    c.observed_at
+FROM eav.entity_jsonb AS e
+CROSS JOIN
+    LATERAL (
+        SELECT
+            v.observed_at,
+            eav.value_to_jsonb(v.value_number, v.value_text, v.value_bool, v.value_time) AS latest
+        FROM eav.entity_values_ts AS v
+        WHERE
+            v.tenant_id = :'tenant_id'
+            AND v.entity_id = e.entity_id
+            AND v.attribute_id = (
+                SELECT a.attribute_id
+                FROM eav.attributes AS a
+                WHERE a.tenant_id = :'tenant_id' AND a.name = :'attribute'::text
+            )
+            AND v.observed_at > :'until'::timestamptz - least(:'window'::interval, interval '30 days')
+            AND v.observed_at <= :'until'::timestamptz
+        ORDER BY v.observed_at DESC
+        LIMIT 1
+    ) AS c
+WHERE e.tenant_id = :'tenant_id' AND e.hot_attrs @> :'filter'::jsonb
+ORDER BY e.entity_id
+LIMIT :'rows';
