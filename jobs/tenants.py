@@ -30,7 +30,7 @@ def add(url: str, name: str, tenant_id: int | None, *, auto_register: bool) -> i
     with db.translated(url), db.connect(url, "eav_owner", "eav jobs tenant") as connection:
         try:
             row = connection.execute(
-                "SELECT eav.tenant_add(%s, %s, %s)", [name, tenant_id, auto_register]
+                "SELECT eav.tenant_add(%s, %s::bigint, %s)", [name, tenant_id, auto_register]
             ).fetchone()
         except (errors.UniqueViolation, errors.CheckViolation, errors.NumericValueOutOfRange) as error:
             if error.diag.constraint_name == "tenants_name_check":

@@ -274,7 +274,10 @@ def run(database: Database, feed: FileFeed | StreamFeed, after: Callable[[int], 
     return ingest(feed, open_stage, patience=Patience(60), progress=progress)
 
 
-TERMINATE = "SELECT count(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity WHERE application_name = 'test ingest'"
+TERMINATE = (
+    "SELECT count(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity"
+    " WHERE application_name = 'test ingest'"
+)
 
 
 @pytest.mark.parametrize("stream", [False, True])
