@@ -28,16 +28,18 @@ def upgrade() -> None:
                 access_id bigint GENERATED ALWAYS AS IDENTITY,
                 opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
                 expires_at timestamptz NOT NULL,
-                backend_start timestamptz NOT NULL,
                 opened_in xid8 NOT NULL,
                 backend_pid integer NOT NULL,
                 login text NOT NULL,
                 application text,
                 client inet,
                 reason text NOT NULL,
+                session_key bytea NOT NULL,
                 CONSTRAINT cross_tenant_access_pkey PRIMARY KEY (access_id)
             );
             COMMENT ON TABLE ops.cross_tenant_access IS 'Who looked across tenants, from where, why and until when';
+            COMMENT ON COLUMN ops.cross_tenant_access.session_key IS
+            'SHA-256 of the key that the session holds (ops.cross_tenant_key): a later session with its pid does not hold it';
             CREATE INDEX cross_tenant_access_backend_pid_expires_at_idx ON ops.cross_tenant_access (backend_pid, expires_at);
             """,
         )

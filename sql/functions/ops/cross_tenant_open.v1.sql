@@ -9,8 +9,8 @@ AS $$
     SELECT EXISTS (
         SELECT
         FROM ops.cross_tenant_access AS c
-        INNER JOIN pg_stat_activity AS a ON c.backend_pid = a.pid AND c.backend_start = a.backend_start
         WHERE c.backend_pid = pg_backend_pid()
+            AND c.session_key = sha256(convert_to(current_setting('ops.cross_tenant_key', true), 'UTF8'))
             AND c.expires_at > clock_timestamp()
             AND c.opened_in IS DISTINCT FROM pg_current_xact_id_if_assigned()
     );

@@ -6,6 +6,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_expires_at timestamptz;
+    v_key CONSTANT text := gen_random_uuid()::text;
 BEGIN
     IF p_reason IS NULL OR length(trim(p_reason)) < 10 THEN
         RAISE invalid_parameter_value USING MESSAGE = 'say why you need to see every tenant, in ten characters or more (a ticket, an incident)';
@@ -13,10 +14,24 @@ BEGIN
     IF p_for IS NULL OR p_for <= interval '0' OR p_for > interval '8 hours' THEN
         RAISE invalid_parameter_value USING MESSAGE = format('access lasts up to 8 hours, got %s', coalesce(p_for::text, 'NULL'));
     END IF;
-    INSERT INTO ops.cross_tenant_access (expires_at, backend_start, opened_in, backend_pid, login, application, client, reason)
-    SELECT clock_timestamp() + p_for, a.backend_start, pg_current_xact_id(), a.pid, session_user, a.application_name, a.client_addr, p_reason
-    FROM pg_stat_activity AS a
-    WHERE a.pid = pg_backend_pid()
+    -- A commit that is only promised could be lost with the record after rows were read.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    -- What tells this session from a later one with its pid. Not when the backend started: pg_stat_activity hides that of
+    -- other roles, and this runs as the owner. The table has only the digest, so whoever reads it cannot take the key on.
+    PERFORM set_config('ops.cross_tenant_key', v_key, false);
+    INSERT INTO ops.cross_tenant_access (expires_at, opened_in, backend_pid, login, application, client, reason, session_key)
+    VALUES (
+        clock_timestamp() + p_for,
+        pg_current_xact_id(),
+        pg_backend_pid(),
+        session_user,
+        current_setting('application_name'),
+        inet_client_addr(),
+        p_reason,
+        sha256(convert_to(v_key, 'UTF8'))
+    )
     RETURNING expires_at INTO v_expires_at;
     RETURN v_expires_at;
 END;
