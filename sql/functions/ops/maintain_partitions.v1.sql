@@ -1,25 +1,30 @@
--- No SET clause: pg_partman 4 ends by setting search_path for the session to what it found, so that with a SET clause
--- the caller would keep this function's path. The path is pinned by the first statement and put back by the last.
+-- lint: ignore-file search-path: pg_partman 4 sets search_path for the session to what it found, at its end
+-- With a SET clause the caller would keep this function's path. The first statement pins it, the last one puts
+-- it back; until then every name has its schema, those of types too: a caller's pg_temp.text would run its
+-- checks as the owner.
 CREATE OR REPLACE FUNCTION ops.maintain_partitions()
 RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER
 AS $$
 DECLARE
-    v_search_path CONSTANT text := pg_catalog.current_setting('search_path');
-    v_policy record;
-    v_child record;
+    v_search_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
+    v_policy pg_catalog.record;
+    v_child pg_catalog.record;
     v_before bigint;
     v_made bigint := 0;
 BEGIN
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    -- Not 'pg_catalog, pg_temp', which means the same: pg_partman puts 'partman, pg_temp' before what it
+    -- finds, and only while pg_catalog is not named does it stay before pg_temp.
+    PERFORM pg_catalog.set_config('search_path', 'pg_temp', true);
     -- Table by table, each in its own block: one set that pg_partman stumbles over does not stop the others.
     FOR v_policy IN SELECT p.parent_table FROM ops.partition_policies AS p ORDER BY p.parent_table LOOP
         BEGIN
             SELECT count(*) INTO v_before FROM ops.partition_bounds(v_policy.parent_table::regclass);
             PERFORM partman.run_maintenance(p_parent_table := v_policy.parent_table, p_jobmon := false);
-            -- Rows are only ever inserted: vacuum for the visibility map and freezing by number of rows, not by share,
-            -- and never wait for a share of a large partition. Storage parameters are not inherited from the parent.
+            -- Rows are only ever inserted: vacuum for the visibility map and freezing by number of rows,
+            -- not by share, and never wait for a share of a large partition. Storage parameters are not
+            -- inherited from the parent.
             FOR v_child IN
                 SELECT b.partition
                 FROM ops.partition_bounds(v_policy.parent_table::regclass) AS b
@@ -29,7 +34,7 @@ BEGIN
                 EXECUTE format(
                     'ALTER TABLE %s SET (autovacuum_vacuum_insert_scale_factor = 0, '
                     || 'autovacuum_vacuum_insert_threshold = 5000000, autovacuum_analyze_scale_factor = 0.05)',
-                    v_child.partition
+                    v_child.partition::pg_catalog.regclass
                 );
             END LOOP;
             SELECT v_made + count(*) - v_before INTO v_made
