@@ -154,7 +154,8 @@ def upgrade() -> None:
             ) AS m;
             COMMENT ON VIEW eav.staging_marker IS 'How far each lane is flushed';
 
-            CREATE VIEW eav.entity_values_ingest WITH (security_invoker = true) AS {parts};
+            -- With the rights of its owner: who may look at the backlog gets some of its columns, and nothing of the slots.
+            CREATE VIEW eav.entity_values_ingest AS {parts};
             COMMENT ON VIEW eav.entity_values_ingest IS 'What is staged right now and not yet durable, in all slots';
             """,
         )
@@ -162,10 +163,12 @@ def upgrade() -> None:
             load_function(op, name, 1)
         run(
             op,
-            f"""
-            GRANT SELECT ON eav.entity_values_ingest, eav.staging_marker, eav.staging_progress, eav.staging_progress_durable,
-                eav.ingest_sources, eav.ingest_checkpoint, eav.ingest_checkpoint_log,
-                {", ".join(f"eav.{slot}" for _, slot in slot_names())} TO eav_jobs;
+            """
+            GRANT SELECT ON eav.staging_marker, eav.staging_progress, eav.staging_progress_durable,
+                eav.ingest_sources, eav.ingest_checkpoint, eav.ingest_checkpoint_log TO eav_jobs;
+            -- How much is staged, since when and whose; not what: across tenants nobody reads values without a record of it.
+            GRANT SELECT (lane, batch, source_id, source_offset, tenant_id, observed_at, staged_at)
+            ON eav.entity_values_ingest TO eav_jobs;
             """,
         )
 
@@ -177,4 +180,7 @@ def downgrade() -> None:
         run(op, f"DROP TABLE {', '.join(f'eav.{slot}' for _, slot in slot_names())}")
         run(op, f"DROP SEQUENCE {', '.join(f'eav.staging_turn_{lane}' for lane in range(LANES))}")
         run(op, "DROP VIEW eav.ingest_checkpoint")
-        run(op, "DROP TABLE eav.staging_progress, eav.staging_progress_durable, eav.ingest_checkpoint_log, eav.ingest_sources")
+        run(
+            op,
+            "DROP TABLE eav.staging_progress, eav.staging_progress_durable, eav.ingest_checkpoint_log, eav.ingest_sources",
+        )
