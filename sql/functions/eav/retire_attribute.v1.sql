@@ -21,4 +21,4 @@ COMMENT ON FUNCTION eav.retire_attribute(bigint) IS
 'Closes an attribute: its values stay readable, new ones are rejected with the reason retired_attribute. Safe to repeat.';
 
 REVOKE ALL ON FUNCTION eav.retire_attribute(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION eav.retire_attribute(bigint) TO eav_jobs;
+GRANT EXECUTE ON FUNCTION eav.retire_attribute(bigint) TO eav_app;
