@@ -29,6 +29,10 @@ class LongLine:
     size: int
     sha256: str
 
+    def __len__(self) -> int:
+        """Bytes that are held."""
+        return len(self.head)
+
 
 Line = bytes | LongLine
 
@@ -164,7 +168,7 @@ class LineReader:
                 taken = self._ready[: rows - len(lines)]
                 del self._ready[: len(taken)]
                 lines += taken
-                held += sum(map(_held, taken))
+                held += sum(map(len, taken))
                 if len(lines) >= rows or held >= size:
                     break
             if self._ended:
@@ -211,10 +215,6 @@ class LineReader:
         self._ended = True
         if self._open.size:
             self.tail = self._open.finish()
-
-
-def _held(line: Line) -> int:
-    return len(line) if isinstance(line, bytes) else len(line.head)
 
 
 class _OpenLine:

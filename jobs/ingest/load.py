@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
@@ -35,7 +34,8 @@ def encode(rows: Iterable[Good | Bad], source_id: int, attributes: Attributes) -
 
     It is built here, by the line: 13 columns a row through psycopg's adapters take longer than parsing did.
     A number goes to value_number, a boolean to value_bool, a text to value_text, or to value_time if the
-    attribute is a timestamp and the text is one. A name that is no attribute goes along as a name.
+    attribute is a timestamp and the text is one. A name that is known to be no attribute goes along as a name.
+    Raises KeyError for one that was not looked up.
     """
     lines: list[str] = []
     append = lines.append
@@ -45,7 +45,7 @@ def encode(rows: Iterable[Good | Bad], source_id: int, attributes: Attributes) -
             append(_encode_bad(row, source_id))
             continue
         offset, tenant_id, entity_id, name, observed_at, kind, text = row
-        attribute = attributes.get((tenant_id, name))
+        attribute = attributes[tenant_id, name]
         ids = f"{source_id}\t{offset}\t{tenant_id}\t{entity_id}"
         if attribute is None:
             place, end = "\\N", f"{name.translate(_ESCAPES)}\t\\N\t\\N\n"
@@ -188,36 +188,33 @@ class Stage:
         waiting: list[Sequence[Good | Bad]] = []
         last = self.position
 
-        def known() -> Iterator[Sequence[Good | Bad]]:
+        def known() -> Iterator[bytes]:
             nonlocal last
             for piece in rows:
                 if piece:
                     last = piece[-1][0] if isinstance(piece[-1], tuple) else piece[-1].offset
-                if self._cache.missing(piece):
+                try:
+                    yield encode(piece, self.source_id, self._cache.known)
+                except KeyError:
                     waiting.append(piece)
-                else:
-                    yield piece
 
         with translated(self._url), connection.transaction():
-            self._copy(known())
+            # Asked for once a batch: the slot that it is in stays until the batch ends.
+            row = connection.execute("SELECT eav.ingest_target(%s)", [self.source_id]).fetchone()
+            assert row is not None
+            self._copy(row[0], known())
             if waiting:
-                self._cache.look_up(
-                    connection, self._cache.missing(row for piece in waiting for row in piece)
-                )
-                self._copy(waiting)
+                missing = self._cache.missing(row for piece in waiting for row in piece)
+                self._cache.look_up(connection, missing)
+                self._copy(row[0], (encode(piece, self.source_id, self._cache.known) for piece in waiting))
         self.position = last
 
-    def _copy(self, pieces: Iterable[Sequence[Good | Bad]]) -> None:
-        first = next(iterator := iter(pieces), None)
-        if first is None:
-            return
-        target = self._connection.execute("SELECT eav.ingest_target(%s)", [self.source_id]).fetchone()
-        assert target is not None
-        # The answer is a qualified name of ours, quoted where that is needed.
-        statement = sql.SQL("COPY {} {} FROM STDIN").format(sql.SQL(target[0]), _COLUMNS)
+    def _copy(self, target: str, pieces: Iterable[bytes]) -> None:
+        # The target is a qualified name of ours, quoted where that is needed.
+        statement = sql.SQL("COPY {} {} FROM STDIN").format(sql.SQL(target), _COLUMNS)
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for piece in itertools.chain([first], iterator):
-                copy.write(encode(piece, self.source_id, self._cache.known))
+            for piece in pieces:
+                copy.write(piece)
 
 
 class SourceBusyError(JobsError):

@@ -69,6 +69,7 @@ _BIGINT_MAX: Final = 2**63 - 1
 _VALUE_KEY: Final = b'"value"'
 _BACKSLASH: Final = 92
 _LAST_NUMBER: Final = re.compile(rb"\s*:\s*(-?[0-9.]{1,25})\s*\}\s*").fullmatch
+_INNER_NUMBER: Final = re.compile(rb"\s*:\s*(-?[0-9.]{1,25})\s*,").match
 _PLAIN_INTEGER: Final = 18  # digits of an integer that needs no look at its size
 _RFC3339: Final = re.compile(
     r"[0-9]{4}-[01][0-9]-[0-3][0-9][Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]{1,9})?"
@@ -111,7 +112,9 @@ def parse_line(line: bytes, offset: int) -> Good | Bad | None:
         key = line.rfind(_VALUE_KEY)
         found = _LAST_NUMBER(line, key + 7)
         if found is None or key < 0 or line[key - 1] == _BACKSLASH:
-            return _exact(line, offset)
+            found = _only_number(line, key)
+            if found is None:
+                return _exact(line, offset)
         kind, text = "number", found[1].decode()
     elif type(value) is int:
         kind, text = "number", str(value)
@@ -172,6 +175,13 @@ def timestamp(text: str) -> str | None:
         return None
 
 
+def _only_number(line: bytes, key: int) -> re.Match[bytes] | None:
+    """The number behind `"value"` at `key`, if it is the only one in the line and no key is hidden by escapes."""
+    if key < 0 or line.find(_VALUE_KEY) != key or b"\\" in line:
+        return None
+    return _INNER_NUMBER(line, key + 7)
+
+
 def too_long(offset: int, head: bytes, size: int, sha256: str) -> Bad:
     """The row of a line of `size` bytes of which only the beginning, `head`, was kept."""
     return Bad(offset, "malformed", head[:KEPT_BYTES], f"{size} bytes, sha256 {sha256}")
@@ -196,8 +206,9 @@ def _exact(line: bytes, offset: int) -> Good | Bad:
     try:
         text = line.decode()
         record = json.loads(text, parse_float=Digits, parse_int=_integer, parse_constant=_constant)
-        # A lone surrogate is no text: no encoding of it exists.
-        json.dumps(record, ensure_ascii=False).encode()
+        if "\\" in text:
+            # A lone surrogate, which only an escape can be, is no text: no encoding of it exists.
+            json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return rejected("malformed", line, offset)
     if not isinstance(record, dict) or any(record.get(field) is None for field in _FIELDS):

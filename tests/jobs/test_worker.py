@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -20,10 +20,11 @@ import pytest
 from jobs import cron
 from jobs.errors import ConnectionLostError, JobsError
 from jobs.events import Events
-from jobs.schedule import Job
+from jobs.schedule import SCHEDULE, Job
 from jobs.worker import Worker
 from local.cluster import Cluster
 from tests.conftest import ROOT, Database
+from tests.jobs.conftest import lines, values
 from tests.jobs.waiting import until, waits_for
 
 
@@ -202,6 +203,18 @@ def test_once_runs_what_is_due_and_says_whether_it_went_well(probe: Database) ->
         ("quick", "ok"),
         ("failing", "failed"),
     ]
+
+
+def test_an_ingester_waits_for_the_flush_of_a_worker(
+    database: Database, jobs: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.ndjson"
+    path.write_text(lines(1, 100))
+    with leading(database, *(job for job in SCHEDULE if job.name == "flush")):
+        until(lambda: flushes(database) > 0)
+        assert jobs("ingest", path, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["settled"]
+        assert values(database) == list(range(1, 101))
 
 
 @pytest.mark.cluster
