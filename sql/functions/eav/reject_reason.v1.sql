@@ -24,19 +24,20 @@ RETURN CASE
     WHEN p_data_type IS NULL THEN 'unknown_attribute'
     WHEN p_retired_at IS NOT NULL THEN 'retired_attribute'
     WHEN p_observed_at IS NULL THEN 'missing_field'
-    WHEN num_nonnulls(p_number, p_text, p_bool, p_time) = 0 THEN 'missing_field'
-    WHEN num_nonnulls(p_number, p_text, p_bool, p_time) > 1 THEN 'wrong_type'
-    WHEN CASE p_data_type
-        WHEN 'number' THEN p_number IS NULL
-        WHEN 'integer'
-            THEN
-                p_number IS NULL
-                OR p_number IN ('NaN', 'Infinity', '-Infinity')
-                OR p_number <> trunc(p_number)
-        WHEN 'text' THEN p_text IS NULL
-        WHEN 'boolean' THEN p_bool IS NULL
-        ELSE p_time IS NULL
-    END THEN 'wrong_type'
+    WHEN
+        CASE p_data_type
+            WHEN 'number' THEN p_number IS NULL OR p_text IS NOT NULL OR p_bool IS NOT NULL OR p_time IS NOT NULL
+            WHEN 'integer'
+                THEN
+                    p_number IS NULL OR p_text IS NOT NULL OR p_bool IS NOT NULL OR p_time IS NOT NULL
+                    OR p_number IN ('NaN', 'Infinity', '-Infinity')
+                    OR p_number <> trunc(p_number)
+            WHEN 'text' THEN p_text IS NULL OR p_number IS NOT NULL OR p_bool IS NOT NULL OR p_time IS NOT NULL
+            WHEN 'boolean' THEN p_bool IS NULL OR p_number IS NOT NULL OR p_text IS NOT NULL OR p_time IS NOT NULL
+            ELSE p_time IS NULL OR p_number IS NOT NULL OR p_text IS NOT NULL OR p_bool IS NOT NULL
+        END
+        THEN
+            CASE WHEN num_nonnulls(p_number, p_text, p_bool, p_time) = 0 THEN 'missing_field' ELSE 'wrong_type' END
     WHEN p_number < p_min_value OR p_number > p_max_value OR length(p_text) > p_max_length THEN 'out_of_range'
     WHEN p_time IS NULL AND NOT p_allowed @> CASE
         WHEN p_number IS NOT NULL THEN to_jsonb(p_number)

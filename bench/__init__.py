@@ -1,0 +1,1 @@
+"""Side by side with the reference designs, on one server, interleaved; ratios count, not times."""
