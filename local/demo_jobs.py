@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,9 @@ class Jobs:
     def worker(self) -> Iterator[Process]:
         """`python -m jobs worker` beside what is done meanwhile."""
         with ExitStack() as stack:
-            yield self._start(stack, "worker")
+            process = self._start(stack, "worker")
+            process.await_word(PATIENCE)
+            yield process
 
     @contextmanager
     def stream(self, tenant: str, seconds: float) -> Iterator[Process]:
@@ -110,6 +113,15 @@ class Process:
         if self.popen.poll():
             self.log.seek(0)
             raise LocalError(_last_line(self.log.read()) or f"python -m jobs {self.name} failed")
+
+    def await_word(self, patience: float) -> None:
+        """Return once it has said something: then it is at work. Raises LocalError."""
+        deadline = time.monotonic() + patience
+        while os.fstat(self.log.fileno()).st_size == 0:
+            self.check()
+            if time.monotonic() > deadline:
+                raise LocalError(f"python -m jobs {self.name} has not begun within {patience:.0f} s")
+            time.sleep(0.05)
 
     def output(self) -> Any:
         """What it printed, as JSON, once it has ended. Raises LocalError if it failed."""
