@@ -107,6 +107,7 @@ def test_each_mistake_with_the_database_is_one_line_without_a_password(
             assert main(command) == 1
             text = error(capsys)
             assert said in text
+            assert ("is the server running" in text) == ("refused" in said)
             assert secret not in text
 
 

@@ -20,7 +20,8 @@ from jobs import db
 from jobs.errors import JobsError
 from jobs.ingest.feed import Batch, FileFeed, Limits, StreamFeed
 from jobs.ingest.lines import StreamSource
-from jobs.ingest.load import SourceBusyError, Stage
+from jobs.ingest.load import AttributeCache, SourceBusyError, Stage
+from jobs.ingest.parse import parse_lines
 from jobs.ingest.run import Patience, Result, ingest
 from local.cluster import Cluster
 from tests.conftest import ROOT, Database
@@ -219,6 +220,26 @@ def test_a_second_ingester_of_a_source_is_refused(
             assert Stage(other, "x.ndjson", partition="1", url=database.url).source_id != stage.source_id
     assert jobs("ingest", path, "--flush") == 0
     assert values(database) == list(range(1, 11))
+
+
+def test_a_batch_with_new_names_is_all_or_nothing(
+    jobs: Jobs, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with db.connect(database.url, "eav_ingest", "test") as connection:
+        stage = Stage(connection, "s", url=database.url)
+        # The first piece has no name to look up, the second has one.
+        pieces = [parse_lines([b"garbage"], 1), parse_lines([line(2).encode()], 2)]
+        with monkeypatch.context() as patched:
+            patched.setattr(AttributeCache, "look_up", fail)
+            with pytest.raises(ZeroDivisionError):
+                stage.add(pieces)
+        assert (stage.position, position(database, "s")) == (0, 0)
+        stage.add(pieces)
+        assert (stage.position, position(database, "s")) == (2, 2)
+    assert database.one("SELECT count(*) FROM eav.entity_values_ingest") == 2
 
 
 def test_a_live_stream_is_staged_as_it_comes_and_kept(jobs: Jobs, database: Database) -> None:

@@ -119,6 +119,11 @@ def test_a_number_keeps_its_digits(literal: str) -> None:
         line(observed_at="2026-11-21T20:55:42.123z").replace(b"12.5", b"0.10000000000000000001"),
         b'{"x": {"value": 0.1},'
         + line()[1:].replace(b'"value": 12.5', b'"val\\u0075e": 0.10000000000000000001'),
+        # The value is not the last member.
+        b'{"value": 0.10000000000000000001, "x": {"value": 0.1, "y": 1}, ' + line()[1:-16] + b"}",
+        b'{"x": {"value": 0.1, "y": 1}, "val\\u0075e": 0.10000000000000000001, ' + line()[1:-16] + b"}",
+        # The last member is called a"value.
+        b'{"value": 0.10000000000000000001, ' + line()[1:-16] + b', "a\\"value": 0.1}',
     ],
 )
 def test_digits_come_from_the_value_that_counts(raw: bytes) -> None:

@@ -134,6 +134,20 @@ def test_a_timeout_is_recorded(probe: Database) -> None:
     assert recorded(probe)[1][0] == "failed"
 
 
+def test_a_step_is_committed_before_the_pause_after_it(probe: Database, pool: ThreadPoolExecutor) -> None:
+    with probe.session("eav_jobs") as connection:
+        done = pool.submit(
+            connection.execute, "CALL ops.run_job('step', 'probe.step', '1 hour', '30 minutes', 'cli')"
+        )
+        pid = connection.info.backend_pid
+        until(lambda: probe.one("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", pid) == "PgSleep")
+        assert probe.one("SELECT count(*) FROM probe.calls") == 1
+        probe.one("SELECT pg_cancel_backend(%s)", pid)
+        with pytest.raises(psycopg.errors.RaiseException, match="user request"):
+            done.result(30)
+    assert [row[:2] for row in recorded(probe)] == [("failed", 10)]
+
+
 def test_a_run_whose_connection_died_is_marked_by_the_next(probe: Database, pool: ThreadPoolExecutor) -> None:
     with probe.session() as holder, probe.session("eav_jobs") as dying, probe.session("eav_jobs") as next_one:
         call(dying)
