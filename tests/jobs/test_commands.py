@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
+from psycopg import errors
 
 from jobs import db, telemetry
 from jobs.cli import main, parser
-from jobs.errors import JobsError
+from jobs.errors import ConnectionLostError, JobsError
 from jobs.ingest.parse import parse_line
 from jobs.schedule import SCHEDULE
 from tests.conftest import Database, in_database
@@ -202,3 +204,25 @@ def test_an_entity_is_one_process() -> None:
     assert telemetry.entity_id(7, 1.5) == telemetry.entity_id(7, 1.5)
     assert len({telemetry.entity_id(pid, created) for pid in range(50) for created in (1.0, 2.0)}) == 100
     assert all(telemetry.HOST < telemetry.entity_id(pid, 1.0) < 2**63 for pid in range(1000))
+
+
+@pytest.mark.parametrize(
+    ("error_of_server", "said"),
+    [
+        (
+            errors.DiskFull("could not extend file\nHINT: x"),
+            "the disk of h:1/d is full (could not extend file)",
+        ),
+        (
+            errors.AdminShutdown("terminating connection"),
+            "lost the connection to h:1/d: terminating connection",
+        ),
+        (errors.UndefinedTable("no ops.job_runs"), "h:1/d is not migrated to this version (no ops.job_runs)"),
+        (errors.DivisionByZero("division by zero"), "h:1/d: division by zero"),
+    ],
+)
+def test_an_error_of_the_server_is_explained(error_of_server: psycopg.Error, said: str) -> None:
+    found = db.explain(error_of_server, "postgresql://u:secret@h:1/d")
+    assert str(found).startswith(said)
+    assert "\n" not in str(found)
+    assert isinstance(found, ConnectionLostError) == said.startswith("lost")
