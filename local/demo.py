@@ -144,7 +144,7 @@ class Demo:
         columns = (TextColumn("    {task.description}"), BarColumn(), TimeRemainingColumn())
         hot: list[str] | None = None
         with (
-            self.jobs.stream(TENANT, self.seconds) as sink,
+            self.jobs.stream(TENANT, self.seconds) as (source, sink),
             Progress(
                 *columns, console=self.console, transient=True, disable=not self.console.is_terminal
             ) as progress,
@@ -160,7 +160,7 @@ class Demo:
                     )
                 if hot is None and passed >= min(1.0, self.seconds / 2):
                     hot = self._turn_hot()
-                if hot is not None and passed < self.seconds:
+                if hot is not None and source.popen.poll() is None:
                     self._look_at_age(passed, progress, bar)
                 progress.update(bar, completed=passed)
                 time.sleep(POLL)

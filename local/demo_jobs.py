@@ -61,8 +61,8 @@ class Jobs:
             yield process
 
     @contextmanager
-    def stream(self, tenant: str, seconds: float) -> Iterator[Process]:
-        """`python -m jobs telemetry … | python -m jobs ingest --json -`; gives the process at the end of it."""
+    def stream(self, tenant: str, seconds: float) -> Iterator[tuple[Process, Process]]:
+        """`python -m jobs telemetry … | python -m jobs ingest --json -`; gives both."""
         with ExitStack() as stack:
             source = self._start(
                 stack, "telemetry", "--seconds", f"{seconds:g}", "--tenant", tenant, pipe=True
@@ -71,7 +71,7 @@ class Jobs:
             sink = self._start(stack, "ingest", "--wait", "--json", "-", stdin=source.popen.stdout, pipe=True)
             # Ours is a copy: the sampler must notice when its reader is gone.
             source.popen.stdout.close()
-            yield sink
+            yield source, sink
             source.check(PATIENCE)
 
     def _start(
