@@ -130,6 +130,13 @@ def one_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if error.orig else str(error)
 
 
+def number_in_sequence(_: Any, __: Any, directives: list[Any]) -> None:
+    """`alembic revision -m …` gives the next number, so that files sort in the order they run in."""
+    for script in directives:
+        head = context.script.get_current_head()
+        script.rev_id = f"{int(head or 0) + 1:04d}"
+
+
 def run_online() -> None:
     """Migrate a live database, again from the failed revision when a lock was not to be had."""
     url = target_url()
@@ -158,6 +165,7 @@ def run_online() -> None:
             include_schemas=True,
             include_name=include_name,
             include_object=include_object,
+            process_revision_directives=number_in_sequence,
             compare_type=True,
             compare_server_default=False,
             # Comments are written once, in the revisions; the metadata is the shape.
@@ -187,19 +195,28 @@ def run_online() -> None:
 
 
 def run_offline() -> None:
-    """Print the SQL of the revisions asked for, one transaction each."""
+    """Print the SQL of the revisions asked for, one transaction each; or make a revision. No connection."""
     context.configure(
         url="postgresql+psycopg://",
         target_metadata=metadata,
         transaction_per_migration=True,
         literal_binds=True,
+        as_sql=True,
         dialect_opts={"paramstyle": "named"},
+        process_revision_directives=number_in_sequence,
     )
     with context.begin_transaction():
         context.run_migrations()
 
 
-if context.is_offline_mode():
+def makes_an_empty_revision() -> bool:
+    """`alembic revision -m …` needs no database, unless it is to compare with one."""
+    options = context.config.cmd_opts
+    command = getattr(options, "cmd", (None,))[0]
+    return getattr(command, "__name__", "") == "revision" and not getattr(options, "autogenerate", False)
+
+
+if context.is_offline_mode() or makes_an_empty_revision():
     run_offline()
 else:
     run_online()

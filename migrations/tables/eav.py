@@ -42,6 +42,7 @@ class Xid8(UserDefinedType[str]):
 
 ischema_names["xid8"] = Xid8  # so that reflection knows the type, which SQLAlchemy does not
 
+
 def instant(name: str, *, nullable: bool = False) -> Column[object]:
     """A `timestamptz` column."""
     return Column(name, DateTime(timezone=True), nullable=nullable)

@@ -142,4 +142,7 @@ def downgrade() -> None:
             """,
         )
         drop_function(op, *reversed(FUNCTIONS))
-        run(op, "DROP TABLE eav.value_window, eav.entity_values_rejected, eav.entity_values_ts, ops.partition_policies")
+        run(
+            op,
+            "DROP TABLE eav.value_window, eav.entity_values_rejected, eav.entity_values_ts, ops.partition_policies",
+        )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -211,6 +214,32 @@ def test_the_partition_interval_is_a_setting(empty_database: Database, interval:
         assert connection.execute(
             "SELECT starts_at < now() - interval '6 days' AND ends_at > now() + interval '3 days' FROM eav.value_window"
         ).fetchone() == (True,)
+
+
+def test_a_new_revision_is_numbered_and_passes_the_lint(tmp_path: Path) -> None:
+    # a copy: other tests run the revisions of this tree at the same time
+    for name in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "migrations", tmp_path / "migrations")
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", "revision", "-m", "add widgets"],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "DATABASE_URL"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (made,) = (tmp_path / "migrations" / "versions").glob("*_add_widgets.py")
+    newest, number = sorted(path.name[:4] for path in made.parent.glob("0*.py"))[-2:]
+    assert made.name == f"{int(newest) + 1:04d}_add_widgets.py"
+    assert number == made.name[:4]
+    assert f'down_revision = "{newest}"' in made.read_text()
+    for check in (("check",), ("format", "--check")):
+        linted = subprocess.run(
+            [sys.executable, "-m", "ruff", *check, str(made)], capture_output=True, text=True, check=False
+        )
+        assert linted.returncode == 0, linted.stdout
 
 
 def functions_in_files() -> dict[str, tuple[int, str]]:
