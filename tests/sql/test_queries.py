@@ -122,6 +122,18 @@ def test_names_are_unique_and_every_query_is_one_statement() -> None:
         assert (code.count(";"), code[-1]) == (1, ";"), query.path
 
 
+def test_no_query_is_for_a_role_that_sees_more_than_its_scope() -> None:
+    roles = {
+        "one tenant": {"eav_app", "eav_analyst"},
+        "all tenants": {"eav_superadmin"},
+        "none": {"eav_jobs", "pg_monitor"},
+    }
+    for query in QUERIES.values():
+        assert query.role in roles[query.scope], query.path
+        assert (query.path.parent.name == "analytical") == (query.role == "eav_analyst"), query.path
+        assert ("tenant_id" in query.parameters) == (query.scope == "one tenant"), query.path
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
