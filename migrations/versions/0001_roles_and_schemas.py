@@ -55,6 +55,7 @@ def upgrade() -> None:
             ALTER ROLE eav_analyst SET statement_timeout = '15min';
             ALTER ROLE eav_analyst SET default_transaction_read_only = on;
             ALTER ROLE eav_jobs SET lock_timeout = '5s';
+            ALTER ROLE eav_jobs SET idle_in_transaction_session_timeout = '60s';
             ALTER ROLE eav_superadmin SET idle_in_transaction_session_timeout = '60s';
             """,
         )

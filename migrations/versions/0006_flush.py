@@ -23,6 +23,7 @@ FUNCTIONS = (
     "eav.flush_lanes",
     "eav.stage_flush",
     "eav.replay_rejected",
+    "eav.adopt_staging",
 )
 
 

@@ -73,7 +73,14 @@ def check_books(database: Database) -> None:
 
 
 def test_books_that_do_not_balance_roll_the_flush_back(database: Database) -> None:
-    take_out(database, Guard("flush_exceptions", "WHERE j.verdict IS NOT NULL", "WHERE false"))
+    take_out(
+        database,
+        Guard(
+            "flush_exceptions",
+            "j.verdict IS NOT NULL\n            RETURNING 1",
+            "false\n            RETURNING 1",
+        ),
+    )
     make_tenant(database)
     with database.session() as connection:
         copy(connection, [Row(attribute="nonsense", value_number=1), Row(attribute="cpu", value_number=2)])
@@ -123,12 +130,12 @@ def take_out(database: Database, guard: Guard) -> None:
             id="what is flushed is not flushed again",
         ),
         pytest.param(
-            Guard("flush_lanes", "OR NOT pg_try_advisory_xact_lock(6644086, v_lane)", ""),
+            Guard("flush_lanes", "CONTINUE WHEN NOT pg_try_advisory_xact_lock(6644086, v_lane);", ""),
             check_lossless_under_load,
             id="one flusher a lane",
         ),
         pytest.param(
-            Guard("flush_lanes", "v_through := v_new_through;", "NULL;"),
+            Guard("flush_lanes", "v_cut[v_lane] := v_new_through;", "NULL;"),
             check_limit_and_checkpoint,
             id="the limit is kept",
         ),

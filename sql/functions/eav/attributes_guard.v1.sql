@@ -9,6 +9,10 @@ BEGIN
         = (old.attribute_id, old.tenant_id, old.name, old.data_type) THEN
         RETURN new;
     END IF;
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE invalid_transaction_state USING
+            MESSAGE = 'an attribute is dropped, renamed or retyped under READ COMMITTED only: an older snapshot may not see its values';
+    END IF;
     -- A flush under way may be storing the first value of this attribute: wait for it, then look.
     PERFORM eav.lock_catalog(true);
     IF EXISTS (

@@ -12,9 +12,13 @@ DECLARE
 BEGIN
     -- Producers move on to the next slot once it is empty. Which slot they write to never decides what is
     -- flushed: it only decides which slots can be emptied without waiting for anybody.
-    IF pg_relation_size(eav.staging_slot(p_lane)::regclass) >= p_rotate_bytes
-        AND pg_relation_size(eav.staging_slot(p_lane, 1)::regclass) = 0 THEN
-        PERFORM nextval(format('eav.staging_turn_%s', p_lane)::regclass);
+    IF pg_relation_size(eav.staging_slot(p_lane)::regclass) >= p_rotate_bytes THEN
+        IF pg_relation_size(eav.staging_slot(p_lane, 1)::regclass) = 0 THEN
+            PERFORM nextval(format('eav.staging_turn_%s', p_lane)::regclass);
+        ELSIF pg_relation_size(eav.staging_slot(p_lane, 2)::regclass) = 0 THEN
+            PERFORM nextval(format('eav.staging_turn_%s', p_lane)::regclass);
+            PERFORM nextval(format('eav.staging_turn_%s', p_lane)::regclass);
+        END IF;
     END IF;
     FOR v_slot IN SELECT eav.staging_slot(p_lane, a.ahead)::regclass FROM generate_series(1, 2) AS a (ahead) LOOP
         CONTINUE WHEN pg_relation_size(v_slot) = 0;

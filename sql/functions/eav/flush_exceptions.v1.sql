@@ -1,17 +1,14 @@
 -- lint: ignore-file dynamic-sql: the query that gives the rows is built by eav.flush_lanes of literals
+-- lint: ignore-file plpgsql-check-performance: VOLATILE it is, its statements are dynamic
 CREATE OR REPLACE FUNCTION eav.flush_exceptions(
     p_rows text, p_slots oid[], p_ctids tid[], p_starts_at timestamptz, p_ends_at timestamptz,
-    OUT o_stored bigint, OUT o_rejected bigint
+    OUT o_stored bigint, OUT o_rejected bigint, OUT o_slots oid[], OUT o_ctids tid[]
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_sort = on
 AS $$
 DECLARE
-    v_tenants bigint[];
-    v_entities bigint[];
-    v_names text[];
-    v_values jsonb[];
-    v_times timestamptz[];
     v_rows CONSTANT text := format(
         '(SELECT r.* FROM (%s) AS r INNER JOIN unnest($1, $2) AS x (slot, at) ON r.slot = x.slot AND r.at = x.at)', p_rows
     );
@@ -21,30 +18,41 @@ BEGIN
     EXECUTE format(
         $sql$
         INSERT INTO eav.attributes (tenant_id, name, data_type)
+        WITH unknown AS MATERIALIZED (
+            SELECT DISTINCT ON (r.tenant_id, r.attribute)
+                r.tenant_id,
+                r.attribute,
+                CASE
+                    WHEN r.value_number IS NOT NULL THEN 'number'
+                    WHEN r.value_bool IS NOT NULL THEN 'boolean'
+                    WHEN r.value_time IS NOT NULL THEN 'timestamp'
+                    ELSE 'text'
+                END AS data_type
+            FROM %s AS r
+            INNER JOIN eav.tenants AS t ON r.tenant_id = t.tenant_id AND t.auto_register
+            LEFT JOIN eav.attributes AS a ON r.tenant_id = a.tenant_id AND r.attribute = a.name
+            WHERE a.attribute_id IS NULL AND r.reason IS NULL AND r.attribute_id IS NULL
+                AND length(r.attribute) BETWEEN 1 AND 200
+                AND num_nonnulls(r.value_number, r.value_bool, r.value_time, r.value_text) = 1
+                AND r.observed_at >= $3 AND r.observed_at < $4
+            ORDER BY r.tenant_id, r.attribute, r.source_id, r.source_offset
+        ),
+
+        room AS MATERIALIZED (
+            SELECT
+                t.tenant_id,
+                t.max_attributes
+                - (SELECT count(*) FROM eav.attributes AS a WHERE a.tenant_id = t.tenant_id) AS free
+            FROM eav.tenants AS t
+            WHERE t.tenant_id IN (SELECT u.tenant_id FROM unknown AS u)
+        )
+
         SELECT n.tenant_id, n.attribute, n.data_type
         FROM (
-            SELECT f.*, row_number() OVER (PARTITION BY f.tenant_id ORDER BY f.attribute) AS number
-            FROM (
-                SELECT DISTINCT ON (r.tenant_id, r.attribute)
-                    r.tenant_id, r.attribute, t.max_attributes,
-                    CASE
-                        WHEN r.value_number IS NOT NULL THEN 'number'
-                        WHEN r.value_bool IS NOT NULL THEN 'boolean'
-                        WHEN r.value_time IS NOT NULL THEN 'timestamp'
-                        ELSE 'text'
-                    END AS data_type
-                FROM %s AS r
-                INNER JOIN eav.tenants AS t ON r.tenant_id = t.tenant_id AND t.auto_register
-                WHERE r.reason IS NULL AND r.attribute_id IS NULL AND length(r.attribute) BETWEEN 1 AND 200
-                    AND num_nonnulls(r.value_number, r.value_bool, r.value_time, r.value_text) = 1
-                    AND r.observed_at >= $3 AND r.observed_at < $4
-                    AND NOT EXISTS (
-                        SELECT FROM eav.attributes AS a WHERE a.tenant_id = r.tenant_id AND a.name = r.attribute
-                    )
-                ORDER BY r.tenant_id, r.attribute, r.source_id, r.source_offset
-            ) AS f
+            SELECT u.*, row_number() OVER (PARTITION BY u.tenant_id ORDER BY u.attribute) AS number
+            FROM unknown AS u
         ) AS n
-        WHERE n.number + (SELECT count(*) FROM eav.attributes AS a WHERE a.tenant_id = n.tenant_id) <= n.max_attributes
+        INNER JOIN room AS m ON n.tenant_id = m.tenant_id AND n.number <= m.free
         ORDER BY n.tenant_id, n.attribute
         ON CONFLICT (tenant_id, name) DO NOTHING
         $sql$,
@@ -67,9 +75,10 @@ BEGIN
 
         typed AS MATERIALIZED (
             SELECT
-                r.lane, r.source_id, r.source_offset, r.tenant_id, r.entity_id, r.attribute_id, r.resolved_id,
+                r.slot, r.at, r.source_id, r.source_offset, r.tenant_id, r.entity_id, r.attribute_id, r.resolved_id,
                 r.observed_at, r.value_bool, r.value_number, r.attribute, r.reason, r.raw, r.value_text AS staged_text,
-                a.name, a.is_hot, a.data_type, a.retired_at, a.min_value, a.max_value, a.max_length, a.allowed,
+                a.data_type, a.retired_at, a.min_value, a.max_value, a.allowed,
+                CASE WHEN a.is_hot OR a.allowed IS NOT NULL THEN least(a.max_length, 4096) ELSE a.max_length END AS max_length,
                 CASE WHEN t.parsed IS NULL THEN r.value_text END AS value_text,
                 coalesce(r.value_time, t.parsed) AS value_time
             FROM resolved AS r
@@ -84,7 +93,7 @@ BEGIN
             SELECT
                 v.*,
                 CASE
-                    WHEN v.reason IS NOT NULL THEN v.reason
+                    WHEN v.reason IS NOT NULL THEN left(v.reason, 100)
                     WHEN v.tenant_id IS NULL OR v.entity_id IS NULL OR (v.attribute_id IS NULL AND v.attribute IS NULL)
                         THEN 'missing_field'
                     WHEN NOT EXISTS (SELECT FROM eav.tenants AS t WHERE t.tenant_id = v.tenant_id) THEN 'unknown_tenant'
@@ -124,29 +133,24 @@ BEGIN
             FROM judged AS j
             WHERE j.verdict IS NOT NULL
             RETURNING 1
-        ),
-
-        hot AS (
-            SELECT j.* FROM judged AS j WHERE j.verdict IS NULL AND j.is_hot
         )
 
         SELECT
             (SELECT count(*) FROM stored),
             (SELECT count(*) FROM kept),
-            array_agg(h.tenant_id), array_agg(h.entity_id), array_agg(h.name),
-            array_agg(eav.value_to_jsonb(h.value_number, h.value_text, h.value_bool, h.value_time)), array_agg(h.observed_at)
-        FROM hot AS h
+            array_agg(j.slot),
+            array_agg(j.at)
+        FROM judged AS j
+        WHERE j.verdict IS NOT NULL
         $sql$,
         v_rows
     )
-    INTO o_stored, o_rejected, v_tenants, v_entities, v_names, v_values, v_times
+    INTO o_stored, o_rejected, o_slots, o_ctids
     USING p_slots, p_ctids, p_starts_at, p_ends_at;
-
-    PERFORM eav.merge_hot(v_tenants, v_entities, v_names, v_values, v_times);
 END;
 $$;
 
 COMMENT ON FUNCTION eav.flush_exceptions(text, oid[], tid[], timestamptz, timestamptz) IS
-'The part of a flush that takes thought: staged rows (p_rows, narrowed to these) with names to resolve, or with something wrong.';
+'The part of a flush that takes thought: staged rows (p_rows, narrowed to these) with names to resolve, or with something wrong. Tells which it rejected.';
 
 REVOKE ALL ON FUNCTION eav.flush_exceptions(text, oid[], tid[], timestamptz, timestamptz) FROM PUBLIC;

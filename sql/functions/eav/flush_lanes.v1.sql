@@ -1,31 +1,34 @@
 -- How a flush knows what it moves, without a lock on producers and without deleting rows
 --
--- Every staged row carries the id of the transaction that staged it (batch). A flush takes a snapshot and
--- moves the rows of all transactions that had finished by then and were not flushed before; the marker it
--- leaves (through, except_for) says which those are. A producer that is still writing is in except_for and
--- comes later; one that committed is complete. What a source stages first commits first, so that a
--- checkpoint never runs ahead of its rows.
+-- Every staged row carries the id of the transaction that staged it (batch). A flush takes a snapshot and moves
+-- the rows of all transactions that had finished by then and were not flushed before; the marker it leaves
+-- (through, except_for) says which those are. A producer that is still writing is in except_for and comes later;
+-- one that committed is complete. What a source stages first commits first, so that a checkpoint never runs ahead
+-- of its rows.
 --
 -- lint: ignore-file dynamic-sql: the rows come from a query built here of lane numbers and %L literals
-CREATE OR REPLACE FUNCTION eav.flush_lanes(p_limit integer)
+CREATE OR REPLACE FUNCTION eav.flush_lanes(
+    p_limit integer, p_only integer DEFAULT NULL, p_quarantine boolean DEFAULT false
+)
 RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
--- Slots have no statistics: the planner expects a handful of rows and would sort where hashing is four times faster.
+-- Slots have no statistics: the planner expects a handful of rows and would sort where hashing is four times
+-- faster. Where it must sort all the same, the price it then sees is no reason to compile the plan.
 SET enable_sort = off
+SET jit = off
 SET work_mem = '64MB'
 AS $$
 DECLARE
-    -- Emptying a slot costs a dead row in pg_class, which an old snapshot keeps alive: every 2 MiB, not
-    -- every 100 ms.
+    -- Emptying a slot costs a dead row in pg_class, which an old snapshot keeps alive: every 2 MiB, not every 100 ms.
     c_rotate_bytes CONSTANT bigint := 2 * 1024 * 1024;
     c_idle CONSTANT interval := interval '10 seconds';
     c_ahead CONSTANT interval := interval '5 minutes';
     -- Less than any staged row takes on disk: what the file size allows at most.
     c_row_bytes CONSTANT bigint := 52;
+    v_now CONSTANT timestamptz := clock_timestamp();
     v_lanes integer[] := ARRAY[]::integer[];
     v_lane integer;
-    v_first CONSTANT integer := floor(random() * 5);
     v_bytes bigint;
     v_rows_at_most bigint := 0;
     v_snapshot pg_snapshot;
@@ -35,6 +38,7 @@ DECLARE
     v_old_through xid8[] := array_fill('0'::xid8, ARRAY[5], ARRAY[0]);
     v_old_except text[] := array_fill('{}'::text, ARRAY[5], ARRAY[0]);
     v_emptied_at timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[5], ARRAY[0]);
+    v_cut xid8[];
     v_rows text;
     v_starts_at timestamptz;
     v_ends_at timestamptz;
@@ -47,7 +51,10 @@ DECLARE
     v_unknown_check text := 'false';
     v_slots oid[];
     v_ctids tid[];
+    v_rejected_slots oid[];
+    v_rejected_ctids tid[];
     v_not_exceptions text := '';
+    v_hot text;
     v_tenants bigint[];
     v_entities bigint[];
     v_names text[];
@@ -56,15 +63,27 @@ DECLARE
     v_new_through xid8;
     v_new_except xid8[];
 BEGIN
-    -- Lanes nobody else is flushing, from a different one each time, until there is enough to do: two
-    -- flushers share a backlog.
-    FOR v_lane IN SELECT (v_first + n) % 5 FROM generate_series(0, 4) AS n LOOP
-        SELECT sum(pg_relation_size(format('eav.staging_%s_%s', v_lane, s)::regclass)) INTO v_bytes
-        FROM generate_series(0, 2) AS s;
-        CONTINUE WHEN v_bytes = 0 OR NOT pg_try_advisory_xact_lock(6644086, v_lane);
+    -- Lanes nobody else is flushing: the short ones first, so that none waits for another's backlog, then long
+    -- ones until there is enough to do, so that two flushers share them.
+    FOR v_lane, v_bytes IN
+        SELECT l.lane, l.bytes
+        FROM (
+            SELECT
+                n.lane,
+                sum(pg_relation_size(format('eav.staging_%s_%s', n.lane, m.slot)::regclass)) AS bytes,
+                random() AS turn
+            FROM generate_series(0, 4) AS n (lane)
+            CROSS JOIN generate_series(0, 2) AS m (slot)
+            WHERE p_only IS NULL OR n.lane = p_only
+            GROUP BY n.lane
+        ) AS l
+        WHERE l.bytes > 0
+        ORDER BY l.bytes > c_rotate_bytes, l.turn
+    LOOP
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(6644086, v_lane);
         v_lanes := v_lanes || v_lane;
         v_rows_at_most := v_rows_at_most + v_bytes / c_row_bytes;
-        EXIT WHEN v_rows_at_most > 4 * p_limit;
+        EXIT WHEN v_rows_at_most > 4::bigint * p_limit;
     END LOOP;
     IF cardinality(v_lanes) = 0 THEN
         RETURN 0;
@@ -75,17 +94,23 @@ BEGIN
     -- Rows that this very transaction staged wait for the next flush: it may still add to them.
     v_except := array(SELECT pg_snapshot_xip(v_snapshot)) || coalesce(pg_current_xact_id_if_assigned(), '0'::xid8);
     FOR v_marker IN SELECT m.* FROM eav.staging_marker AS m WHERE m.lane = ANY(v_lanes) LOOP
+        IF v_marker.through > v_through THEN
+            RAISE object_not_in_prerequisite_state USING
+                MESSAGE = 'staging was copied from another server: its markers name transactions of the future',
+                HINT = 'Once, after a restore or a move: SELECT eav.adopt_staging()';
+        END IF;
         v_old_through[v_marker.lane] := v_marker.through;
         v_old_except[v_marker.lane] := v_marker.except_for::text;
         v_emptied_at[v_marker.lane] := v_marker.emptied_at;
     END LOOP;
 
+    v_cut := array_fill(v_through, ARRAY[5], ARRAY[0]);
     LOOP
         SELECT string_agg(
             format(
                 'SELECT %s AS lane, s.tableoid AS slot, s.ctid AS at, s.* FROM eav.staging_%s_%s AS s '
                 || 'WHERE s.batch <= %L::xid8 AND s.batch <> ALL(%L::xid8[]) AND (s.batch > %L::xid8 OR s.batch = ANY(%L::xid8[]))',
-                l.lane, l.lane, n.slot, v_through, v_except, v_old_through[l.lane], v_old_except[l.lane]
+                l.lane, l.lane, n.slot, v_cut[l.lane], v_except, v_old_through[l.lane], v_old_except[l.lane]
             ),
             ' UNION ALL '
         )
@@ -94,89 +119,125 @@ BEGIN
         CROSS JOIN generate_series(0, 2) AS n (slot)
         WHERE pg_relation_size(format('eav.staging_%s_%s', l.lane, n.slot)::regclass) > 0;
         EXIT WHEN v_rows_at_most <= p_limit;
-        -- Perhaps more than p_limit: whole transactions in the order of their ids, at least one.
-        EXECUTE format(
+        -- Perhaps more than p_limit: of each lane its share, whole transactions in the order of their ids, at least
+        -- one.
+        FOR v_lane, v_new_through IN EXECUTE format(
             $sql$
-            SELECT max(b.batch)
+            WITH batches AS MATERIALIZED (
+                SELECT r.lane, r.batch, count(*) AS count FROM (%s) AS r GROUP BY r.lane, r.batch
+            )
+
+            SELECT b.lane, max(b.batch)
             FROM (
-                SELECT c.batch, sum(c.count) OVER (ORDER BY c.batch) AS upto, row_number() OVER (ORDER BY c.batch) AS number
-                FROM (SELECT r.batch, count(*) AS count FROM (%s) AS r GROUP BY r.batch) AS c
+                SELECT
+                    c.lane,
+                    c.batch,
+                    sum(c.count) OVER (PARTITION BY c.lane ORDER BY c.batch) AS upto,
+                    row_number() OVER (PARTITION BY c.lane ORDER BY c.batch) AS number
+                FROM batches AS c
             ) AS b
-            WHERE b.upto <= $1 OR b.number = 1
+            WHERE b.number = 1 OR b.upto <= $1 / (SELECT count(DISTINCT c.lane) FROM batches AS c)
+            GROUP BY b.lane
             $sql$,
             v_rows
-        ) INTO v_new_through USING p_limit;
-        EXIT WHEN v_new_through IS NULL;
-        v_through := v_new_through;
+        ) USING p_limit
+        LOOP
+            v_cut[v_lane] := v_new_through;
+        END LOOP;
         v_rows_at_most := 0;
     END LOOP;
 
-    -- Which times have a partition. Without one for this very moment maintenance has failed: nothing is
-    -- rejected for that.
-    SELECT w.starts_at, least(w.ends_at, now() + c_ahead) INTO v_starts_at, v_ends_at FROM eav.value_window AS w;
-    IF v_starts_at > now() OR v_ends_at <= now() OR v_starts_at IS NULL THEN
+    -- Which times have a partition. Without one for this very moment maintenance has failed: nothing is rejected for
+    -- that.
+    SELECT w.starts_at, least(w.ends_at, v_now + c_ahead) INTO v_starts_at, v_ends_at FROM eav.value_window AS w;
+    IF v_starts_at > v_now OR v_ends_at <= v_now OR v_starts_at IS NULL THEN
         PERFORM ops.maintain_partitions();
-        SELECT w.starts_at, least(w.ends_at, now() + c_ahead) INTO v_starts_at, v_ends_at FROM eav.value_window AS w;
-        IF v_starts_at > now() OR v_ends_at <= now() OR v_starts_at IS NULL THEN
+        SELECT w.starts_at, least(w.ends_at, v_now + c_ahead) INTO v_starts_at, v_ends_at FROM eav.value_window AS w;
+        IF v_starts_at > v_now OR v_ends_at <= v_now OR v_starts_at IS NULL THEN
             RAISE object_not_in_prerequisite_state USING
                 MESSAGE = 'eav.entity_values_ts has no partition for now: values stay staged',
                 HINT = 'See ops.partition_policies.last_error, then: python -m jobs run maintain-partitions';
         END IF;
     END IF;
 
-    -- Entities nobody has heard of: registered for tenants that want that, else an exception below.
-    EXECUTE format(
-        $sql$
-        SELECT array_agg(u.tenant_id), array_agg(u.entity_id)
-        FROM (
-            SELECT DISTINCT r.tenant_id, r.entity_id
+    IF p_quarantine THEN
+        -- These rows made every flush fail. They are kept, and nobody waits for them any longer.
+        EXECUTE format(
+            $sql$
+            INSERT INTO eav.entity_values_rejected (
+                source_id, source_offset, tenant_id, entity_id, attribute_id, observed_at, value_time, value_bool,
+                reason, attribute, value_number, value_text, raw
+            )
+            SELECT
+                r.source_id, r.source_offset, r.tenant_id, r.entity_id, r.attribute_id, r.observed_at, r.value_time,
+                r.value_bool, 'quarantined', r.attribute, r.value_number, r.value_text, r.raw
             FROM (%s) AS r
-            WHERE r.reason IS NULL AND r.tenant_id IS NOT NULL AND r.entity_id IS NOT NULL
-        ) AS u
-        WHERE NOT EXISTS (SELECT FROM eav.entities AS e WHERE e.tenant_id = u.tenant_id AND e.entity_id = u.entity_id)
-        $sql$,
-        v_rows
-    ) INTO v_unknown_tenants, v_unknown_entities;
-    IF v_unknown_tenants IS NOT NULL THEN
-        INSERT INTO eav.entities (tenant_id, entity_id)
-        SELECT u.tenant_id, u.entity_id
-        FROM unnest(v_unknown_tenants, v_unknown_entities) AS u (tenant_id, entity_id)
-        INNER JOIN eav.tenants AS t ON u.tenant_id = t.tenant_id AND t.auto_register
-        ORDER BY u.tenant_id, u.entity_id
-        ON CONFLICT (tenant_id, entity_id) DO NOTHING;
-        SELECT array_agg(u.tenant_id), array_agg(u.entity_id)
-        INTO v_unknown_tenants, v_unknown_entities
-        FROM unnest(v_unknown_tenants, v_unknown_entities) AS u (tenant_id, entity_id)
-        WHERE NOT EXISTS (SELECT FROM eav.entities AS e WHERE e.tenant_id = u.tenant_id AND e.entity_id = u.entity_id);
+            $sql$,
+            v_rows
+        );
+        GET DIAGNOSTICS v_rejected = ROW_COUNT;
+        v_total := v_rejected;
+    ELSE
+        -- Entities nobody has heard of: registered for tenants that want that, else an exception below.
+        EXECUTE format(
+            $sql$
+            SELECT array_agg(u.tenant_id), array_agg(u.entity_id)
+            FROM (
+                SELECT DISTINCT r.tenant_id, r.entity_id
+                FROM (%s) AS r
+                WHERE r.reason IS NULL AND r.tenant_id IS NOT NULL AND r.entity_id IS NOT NULL
+                    AND r.observed_at >= $1 AND r.observed_at < $2
+            ) AS u
+            WHERE NOT EXISTS (SELECT FROM eav.entities AS e WHERE e.tenant_id = u.tenant_id AND e.entity_id = u.entity_id)
+            $sql$,
+            v_rows
+        ) INTO v_unknown_tenants, v_unknown_entities USING v_starts_at, v_ends_at;
         IF v_unknown_tenants IS NOT NULL THEN
-            v_unknown_check := '(r.tenant_id, r.entity_id) IN (SELECT u.t, u.e FROM unnest($3, $4) AS u (t, e))';
+            INSERT INTO eav.entities (tenant_id, entity_id)
+            SELECT u.tenant_id, u.entity_id
+            FROM unnest(v_unknown_tenants, v_unknown_entities) AS u (tenant_id, entity_id)
+            INNER JOIN eav.tenants AS t ON u.tenant_id = t.tenant_id AND t.auto_register
+            ORDER BY u.tenant_id, u.entity_id
+            ON CONFLICT (tenant_id, entity_id) DO NOTHING;
+            SELECT array_agg(u.tenant_id), array_agg(u.entity_id)
+            INTO v_unknown_tenants, v_unknown_entities
+            FROM unnest(v_unknown_tenants, v_unknown_entities) AS u (tenant_id, entity_id)
+            WHERE NOT EXISTS (SELECT FROM eav.entities AS e WHERE e.tenant_id = u.tenant_id AND e.entity_id = u.entity_id);
+            IF v_unknown_tenants IS NOT NULL THEN
+                v_unknown_check := '(r.tenant_id, r.entity_id) IN (SELECT u.t, u.e FROM unnest($3, $4) AS u (t, e))';
+            END IF;
         END IF;
+
+        -- One look at every row: how many, and which are exceptions.
+        EXECUTE format(
+            $sql$
+            SELECT count(*), array_agg(j.slot) FILTER (WHERE j.exception), array_agg(j.at) FILTER (WHERE j.exception)
+            FROM (
+                SELECT
+                    r.slot,
+                    r.at,
+                    r.reason IS NOT NULL
+                    OR eav.reject_reason(
+                        r.observed_at, r.value_number, r.value_text, r.value_bool, r.value_time, a.data_type,
+                        a.retired_at, a.min_value, a.max_value,
+                        -- what is kept or compared as JSON is no place for long texts
+                        CASE
+                            WHEN a.is_hot OR a.allowed IS NOT NULL THEN least(a.max_length, 4096) ELSE a.max_length
+                        END,
+                        a.allowed, $1, $2
+                    ) IS NOT NULL
+                    OR r.entity_id IS NULL
+                    OR %s AS exception
+                FROM (%s) AS r
+                LEFT JOIN eav.attributes AS a ON r.attribute_id = a.attribute_id AND r.tenant_id = a.tenant_id
+                OFFSET 0 -- judge once, not once for each aggregate
+            ) AS j
+            $sql$,
+            v_unknown_check, v_rows
+        ) INTO v_total, v_slots, v_ctids USING v_starts_at, v_ends_at, v_unknown_tenants, v_unknown_entities;
     END IF;
 
-    -- One look at every row: how many, and which are exceptions.
-    EXECUTE format(
-        $sql$
-        SELECT count(*), array_agg(j.slot) FILTER (WHERE j.exception), array_agg(j.at) FILTER (WHERE j.exception)
-        FROM (
-            SELECT
-                r.slot,
-                r.at,
-                r.reason IS NOT NULL
-                OR eav.reject_reason(
-                    r.observed_at, r.value_number, r.value_text, r.value_bool, r.value_time, a.data_type, a.retired_at,
-                    a.min_value, a.max_value, a.max_length, a.allowed, $1, $2
-                ) IS NOT NULL
-                OR r.entity_id IS NULL
-                OR %s AS exception
-            FROM (%s) AS r
-            LEFT JOIN eav.attributes AS a ON r.attribute_id = a.attribute_id AND r.tenant_id = a.tenant_id
-            OFFSET 0 -- judge once, not once for each aggregate
-        ) AS j
-        $sql$,
-        v_unknown_check, v_rows
-    ) INTO v_total, v_slots, v_ctids USING v_starts_at, v_ends_at, v_unknown_tenants, v_unknown_entities;
-
-    IF v_total > 0 THEN
+    IF v_total > 0 AND NOT p_quarantine THEN
         IF v_slots IS NOT NULL THEN
             v_not_exceptions := ' WHERE NOT EXISTS (SELECT FROM unnest($1, $2) AS x (slot, at) WHERE x.slot = r.slot AND x.at = r.at)';
         END IF;
@@ -192,33 +253,84 @@ BEGIN
             v_rows, v_not_exceptions
         ) USING v_slots, v_ctids;
         GET DIAGNOSTICS v_stored = ROW_COUNT;
-        EXECUTE format(
+        v_hot := format(
             $sql$
-            SELECT
-                array_agg(h.tenant_id), array_agg(h.entity_id), array_agg(h.name),
-                array_agg(eav.value_to_jsonb(h.value_number, h.value_text, h.value_bool, h.value_time)), array_agg(h.observed_at)
-            FROM (
-                SELECT r.*, a.name
-                FROM (%s) AS r
-                INNER JOIN eav.attributes AS a ON r.attribute_id = a.attribute_id AND a.is_hot
-                %s
-            ) AS h
+            SELECT r.tenant_id, r.entity_id, a.name, r.observed_at, r.value_number, r.value_text, r.value_bool, r.value_time
+            FROM (%s) AS r
+            INNER JOIN eav.attributes AS a ON r.attribute_id = a.attribute_id AND a.is_hot
+            %s
             $sql$,
             v_rows, v_not_exceptions
-        ) INTO v_tenants, v_entities, v_names, v_values, v_times USING v_slots, v_ctids;
-        IF v_tenants IS NOT NULL THEN
-            PERFORM eav.merge_hot(v_tenants, v_entities, v_names, v_values, v_times);
-        END IF;
+        );
         IF v_slots IS NOT NULL THEN
-            SELECT v_stored + e.o_stored, e.o_rejected INTO v_stored, v_rejected
+            SELECT v_stored + e.o_stored, e.o_rejected, e.o_slots, e.o_ctids
+            INTO v_stored, v_rejected, v_rejected_slots, v_rejected_ctids
             FROM eav.flush_exceptions(v_rows, v_slots, v_ctids, v_starts_at, v_ends_at) AS e;
-        END IF;
-        -- The books must balance, or nothing happened.
-        IF v_stored + v_rejected <> v_total THEN
-            RAISE data_corrupted USING MESSAGE = format(
-                'flush of %s rows stored %s and rejected %s: rolled back, nothing is lost', v_total, v_stored, v_rejected
+            -- What was an exception and is stored all the same, found by id or by name.
+            v_hot := v_hot || format(
+                $sql$
+                UNION ALL
+                SELECT
+                    r.tenant_id, r.entity_id, a.name, r.observed_at, r.value_number,
+                    CASE WHEN a.data_type <> 'timestamp' THEN r.value_text END,
+                    r.value_bool,
+                    CASE
+                        WHEN a.data_type = 'timestamp' AND r.value_text IS NOT NULL
+                            THEN eav.try_timestamptz(r.value_text)
+                        ELSE r.value_time
+                    END
+                FROM (%s) AS r
+                INNER JOIN unnest($1, $2) AS x (slot, at) ON r.slot = x.slot AND r.at = x.at
+                CROSS JOIN LATERAL (
+                    SELECT i.* FROM eav.attributes AS i
+                    WHERE i.attribute_id = r.attribute_id AND i.tenant_id = r.tenant_id
+                    UNION ALL
+                    SELECT n.* FROM eav.attributes AS n
+                    WHERE r.attribute_id IS NULL AND n.tenant_id = r.tenant_id AND n.name = r.attribute
+                ) AS a
+                WHERE a.is_hot AND NOT EXISTS (
+                    SELECT FROM unnest($3, $4) AS y (slot, at) WHERE y.slot = r.slot AND y.at = r.at
+                )
+                $sql$,
+                v_rows
             );
         END IF;
+        -- Hot values come last, all in one order, so that two flushes cannot wait for each other in a ring; the
+        -- latest of each only, and in portions, so that no array grows beyond what PostgreSQL takes.
+        FOR v_tenants, v_entities, v_names, v_values, v_times IN EXECUTE format(
+            $sql$
+            SELECT
+                array_agg(c.tenant_id), array_agg(c.entity_id), array_agg(c.name), array_agg(c.value), array_agg(c.observed_at)
+            FROM (
+                SELECT l.*, (row_number() OVER (ORDER BY l.tenant_id, l.entity_id, l.name) - 1) / 5000 AS portion
+                FROM (
+                    SELECT DISTINCT ON (v.tenant_id, v.entity_id, v.name) v.*
+                    FROM (
+                        SELECT
+                            h.tenant_id, h.entity_id, h.name, h.observed_at,
+                            eav.value_to_jsonb(h.value_number, h.value_text, h.value_bool, h.value_time) AS value
+                        FROM (%s) AS h
+                    ) AS v
+                    ORDER BY v.tenant_id, v.entity_id, v.name, v.observed_at DESC, v.value DESC
+                ) AS l
+            ) AS c
+            GROUP BY c.portion
+            ORDER BY c.portion
+            $sql$,
+            v_hot
+        ) USING v_slots, v_ctids, v_rejected_slots, v_rejected_ctids
+        LOOP
+            PERFORM eav.merge_hot(v_tenants, v_entities, v_names, v_values, v_times);
+        END LOOP;
+    END IF;
+
+    -- The books must balance, or nothing happened.
+    IF v_stored + v_rejected <> v_total THEN
+        RAISE data_corrupted USING MESSAGE = format(
+            'flush of %s rows stored %s and rejected %s: rolled back, nothing is lost', v_total, v_stored, v_rejected
+        );
+    END IF;
+    IF v_total > 0 THEN
         EXECUTE format(
             $sql$
             INSERT INTO eav.ingest_checkpoint_log (source_id, position)
@@ -238,28 +350,28 @@ BEGIN
     END IF;
 
     FOREACH v_lane IN ARRAY v_lanes LOOP
-        v_new_through := greatest(v_old_through[v_lane], v_through);
+        v_new_through := greatest(v_old_through[v_lane], v_cut[v_lane]);
         v_new_except := array(
             SELECT e FROM unnest(v_except) AS e WHERE e <= v_new_through AND e <> '0'::xid8
             UNION
-            SELECT e FROM unnest(v_old_except[v_lane]::xid8[]) AS e WHERE e > v_through
+            SELECT e FROM unnest(v_old_except[v_lane]::xid8[]) AS e WHERE e > v_cut[v_lane]
         );
         v_count := eav.empty_slots(
             v_lane, v_new_through, v_new_except,
-            CASE WHEN v_total = 0 AND v_emptied_at[v_lane] < now() - c_idle THEN 1 ELSE c_rotate_bytes END
+            CASE WHEN v_total = 0 AND v_emptied_at[v_lane] < v_now - c_idle THEN 1 ELSE c_rotate_bytes END
         );
         IF v_total > 0 OR v_count > 0 THEN
             EXECUTE format(
                 'INSERT INTO eav.%I (lane, through, except_for, emptied_at) VALUES ($1, $2, $3, $4)',
                 CASE WHEN v_lane = 0 THEN 'staging_progress_durable' ELSE 'staging_progress' END
-            ) USING v_lane, v_new_through, v_new_except, CASE WHEN v_count > 0 THEN now() ELSE v_emptied_at[v_lane] END;
+            ) USING v_lane, v_new_through, v_new_except, CASE WHEN v_count > 0 THEN v_now ELSE v_emptied_at[v_lane] END;
         END IF;
     END LOOP;
     RETURN v_total;
 END;
 $$;
 
-COMMENT ON FUNCTION eav.flush_lanes(integer) IS
-'One flush: moves what was staged and committed, of every lane that nobody else is flushing. Returns the rows moved.';
+COMMENT ON FUNCTION eav.flush_lanes(integer, integer, boolean) IS
+'One flush: moves what was staged and committed, of lanes that nobody else is flushing (or p_only). Returns the rows moved. With p_quarantine it rejects them all, unseen.';
 
-REVOKE ALL ON FUNCTION eav.flush_lanes(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION eav.flush_lanes(integer, integer, boolean) FROM PUBLIC;

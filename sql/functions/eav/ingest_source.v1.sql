@@ -25,9 +25,19 @@ BEGIN
         ON CONFLICT (source, partition) DO UPDATE SET fingerprint = coalesce(s.fingerprint, excluded.fingerprint)
         RETURNING s.* INTO v_source;
     END IF;
+    IF p_durable AND v_source.lane <> 0 THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('%s (partition %s) is known as a source that can be replayed', p_source, p_partition),
+            HINT = 'Take another name for what must be kept as soon as it is acknowledged.';
+    END IF;
     IF v_source.fingerprint IS NULL AND p_fingerprint IS NOT NULL THEN
-        UPDATE eav.ingest_sources SET fingerprint = p_fingerprint WHERE source_id = v_source.source_id;
-    ELSIF v_source.fingerprint <> p_fingerprint THEN
+        -- Of two who come at once, the first one's stays, and the other one is compared with it.
+        UPDATE eav.ingest_sources SET fingerprint = p_fingerprint
+        WHERE source_id = v_source.source_id AND fingerprint IS NULL;
+        SELECT s.fingerprint INTO v_source.fingerprint
+        FROM eav.ingest_sources AS s WHERE s.source_id = v_source.source_id;
+    END IF;
+    IF v_source.fingerprint <> p_fingerprint THEN
         RAISE SQLSTATE 'EAV01' USING
             MESSAGE = format('%s (partition %s) was ingested before with other content', p_source, p_partition);
     END IF;

@@ -4,11 +4,13 @@ CREATE OR REPLACE FUNCTION eav.merge_hot(
 RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_sort = on
 AS $$
 DECLARE
     v_changed bigint;
 BEGIN
-    -- One row an entity, however many events it had; in key order, so that two flushes never wait for each other in a ring.
+    -- One row an entity, however many events it had; in key order, so that two flushes never wait for each other
+    -- in a ring.
     INSERT INTO eav.entity_jsonb AS e (tenant_id, entity_id, observed_at, hot_attrs, hot_times)
     SELECT
         l.tenant_id,

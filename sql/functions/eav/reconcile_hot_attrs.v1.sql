@@ -24,7 +24,15 @@ BEGIN
                 AND t.attribute_id = v_attribute.attribute_id
                 AND t.observed_at >= p_since
             ORDER BY t.entity_id, t.observed_at DESC, value DESC
-        ) AS l;
+        ) AS l
+        LEFT JOIN eav.entity_jsonb AS e ON e.tenant_id = v_attribute.tenant_id AND e.entity_id = l.entity_id
+        -- Only what differs: an upsert that changes nothing would still lock its row until this transaction ends.
+        WHERE e.tenant_id IS NULL OR eav.hot_newer(
+            e.hot_attrs,
+            e.hot_times,
+            jsonb_build_object(v_attribute.name, l.value),
+            jsonb_build_object(v_attribute.name, (extract(epoch FROM l.observed_at) * 1000000)::bigint)
+        ) IS NOT NULL;
     END LOOP;
     RETURN v_changed;
 END;

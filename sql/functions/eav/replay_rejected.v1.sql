@@ -21,7 +21,7 @@ BEGIN
             USING (
                 SELECT q.rejected_id, q.rejected_at
                 FROM eav.entity_values_rejected AS q
-                WHERE q.tenant_id = $1 AND q.raw IS NULL AND q.rejected_at >= $3 AND ($2 IS NULL OR q.reason = $2)
+                WHERE q.tenant_id IS NOT DISTINCT FROM $1 AND q.raw IS NULL AND q.rejected_at >= $3 AND ($2 IS NULL OR q.reason = $2)
                 ORDER BY q.rejected_at, q.rejected_id
                 LIMIT $4
                 FOR UPDATE SKIP LOCKED

@@ -7,8 +7,10 @@ SET timezone = 'UTC'
 AS $$
 BEGIN
     -- 'now', 'tomorrow' and 'infinity' are times to PostgreSQL, not to a producer
-    IF p_text ~ '^\d{4}-\d\d-\d\d[T ]' THEN
-        RETURN p_text::timestamptz;
+    IF length(p_text) <= 64 THEN
+        IF p_text ~ '^\d{4}-\d\d-\d\d[T ]' THEN
+            RETURN p_text::timestamptz;
+        END IF;
     END IF;
     RETURN NULL;
 EXCEPTION
