@@ -384,7 +384,8 @@ def test_a_huge_line_is_rejected_in_little_memory(jobs: Jobs, database: Database
     # VmHWM and not ru_maxrss, which a process inherits from the one that started it.
     script = (
         "import pathlib, re, sys; from jobs.cli import main; code = main(sys.argv[1:]);"
-        " print(re.search('VmHWM:\\\\s+(\\\\d+) kB', pathlib.Path('/proc/self/status').read_text())[1], file=sys.stderr);"
+        " status = pathlib.Path('/proc/self/status').read_text();"
+        " print(re.search('VmHWM:\\\\s+(\\\\d+) kB', status)[1], file=sys.stderr);"
         " sys.exit(code)"
     )
     done = subprocess.run(
