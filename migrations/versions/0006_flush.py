@@ -19,6 +19,7 @@ FUNCTIONS = (
     "eav.reject_reason",
     "eav.try_timestamptz",
     "eav.empty_slots",
+    "eav.exception_rows",
     "eav.flush_exceptions",
     "eav.flush_lanes",
     "eav.stage_flush",

@@ -1,7 +1,7 @@
--- lint: ignore-file dynamic-sql: the query that gives the rows is built by eav.flush_lanes of literals
+-- lint: ignore-file dynamic-sql: the query that gives the rows is built by eav.exception_rows of slots that exist
 -- lint: ignore-file plpgsql-check-performance: VOLATILE it is, its statements are dynamic
 CREATE OR REPLACE FUNCTION eav.flush_exceptions(
-    p_rows text, p_slots oid[], p_ctids tid[], p_starts_at timestamptz, p_ends_at timestamptz,
+    p_slots oid[], p_ctids tid[], p_starts_at timestamptz, p_ends_at timestamptz,
     OUT o_stored bigint, OUT o_rejected bigint, OUT o_slots oid[], OUT o_ctids tid[]
 )
 LANGUAGE plpgsql
@@ -9,9 +9,7 @@ SET search_path = pg_catalog, pg_temp
 SET enable_sort = on
 AS $$
 DECLARE
-    v_rows CONSTANT text := format(
-        '(SELECT r.* FROM (%s) AS r INNER JOIN unnest($1, $2) AS x (slot, at) ON r.slot = x.slot AND r.at = x.at)', p_rows
-    );
+    v_rows CONSTANT text := format('(%s)', eav.exception_rows(p_slots));
 BEGIN
     -- Unknown names of tenants that register by themselves: the type of the first value is the type of the
     -- attribute.
@@ -141,7 +139,7 @@ BEGIN
             array_agg(j.slot),
             array_agg(j.at)
         FROM judged AS j
-        WHERE j.verdict IS NOT NULL
+        WHERE j.verdict IS NULL
         $sql$,
         v_rows
     )
@@ -150,7 +148,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION eav.flush_exceptions(text, oid[], tid[], timestamptz, timestamptz) IS
-'The part of a flush that takes thought: staged rows (p_rows, narrowed to these) with names to resolve, or with something wrong. Tells which it rejected.';
+COMMENT ON FUNCTION eav.flush_exceptions(oid[], tid[], timestamptz, timestamptz) IS
+'The part of a flush that takes thought: these staged rows, with names to resolve or with something wrong. Tells which it stored.';
 
-REVOKE ALL ON FUNCTION eav.flush_exceptions(text, oid[], tid[], timestamptz, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION eav.flush_exceptions(oid[], tid[], timestamptz, timestamptz) FROM PUBLIC;

@@ -51,8 +51,8 @@ DECLARE
     v_unknown_check text := 'false';
     v_slots oid[];
     v_ctids tid[];
-    v_rejected_slots oid[];
-    v_rejected_ctids tid[];
+    v_stored_slots oid[];
+    v_stored_ctids tid[];
     v_not_exceptions text := '';
     v_hot text;
     v_tenants bigint[];
@@ -263,9 +263,11 @@ BEGIN
             v_rows, v_not_exceptions
         );
         IF v_slots IS NOT NULL THEN
-            SELECT v_stored + e.o_stored, e.o_rejected, e.o_slots, e.o_ctids
-            INTO v_stored, v_rejected, v_rejected_slots, v_rejected_ctids
-            FROM eav.flush_exceptions(v_rows, v_slots, v_ctids, v_starts_at, v_ends_at) AS e;
+            SELECT v_stored + e.o_stored, e.o_rejected, coalesce(e.o_slots, '{}'), coalesce(e.o_ctids, '{}')
+            INTO v_stored, v_rejected, v_stored_slots, v_stored_ctids
+            FROM eav.flush_exceptions(v_slots, v_ctids, v_starts_at, v_ends_at) AS e;
+        END IF;
+        IF cardinality(v_stored_slots) > 0 THEN
             -- What was an exception and is stored all the same, found by id or by name.
             v_hot := v_hot || format(
                 $sql$
@@ -280,7 +282,6 @@ BEGIN
                         ELSE r.value_time
                     END
                 FROM (%s) AS r
-                INNER JOIN unnest($1, $2) AS x (slot, at) ON r.slot = x.slot AND r.at = x.at
                 CROSS JOIN LATERAL (
                     SELECT i.* FROM eav.attributes AS i
                     WHERE i.attribute_id = r.attribute_id AND i.tenant_id = r.tenant_id
@@ -288,11 +289,9 @@ BEGIN
                     SELECT n.* FROM eav.attributes AS n
                     WHERE r.attribute_id IS NULL AND n.tenant_id = r.tenant_id AND n.name = r.attribute
                 ) AS a
-                WHERE a.is_hot AND NOT EXISTS (
-                    SELECT FROM unnest($3, $4) AS y (slot, at) WHERE y.slot = r.slot AND y.at = r.at
-                )
+                WHERE a.is_hot
                 $sql$,
-                v_rows
+                replace(replace(eav.exception_rows(v_stored_slots), '$2', '$4'), '$1', '$3')
             );
         END IF;
         -- Hot values come last, all in one order, so that two flushes cannot wait for each other in a ring; the
@@ -318,7 +317,7 @@ BEGIN
             ORDER BY c.portion
             $sql$,
             v_hot
-        ) USING v_slots, v_ctids, v_rejected_slots, v_rejected_ctids
+        ) USING v_slots, v_ctids, v_stored_slots, v_stored_ctids
         LOOP
             PERFORM eav.merge_hot(v_tenants, v_entities, v_names, v_values, v_times);
         END LOOP;

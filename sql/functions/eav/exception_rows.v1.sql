@@ -1,0 +1,23 @@
+CREATE OR REPLACE FUNCTION eav.exception_rows(p_slots oid[])
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- By their place in the file, which needs neither a scan of the backlog nor a join that the planner, without
+    -- statistics, takes for tiny: as a nested loop one took four minutes for 40 000 rows.
+    SELECT string_agg(
+        format(
+            'SELECT s.tableoid AS slot, s.ctid AS at, s.* FROM %s AS s WHERE s.ctid = ANY('
+            || 'ARRAY(SELECT x.at FROM unnest($1, $2) AS x (slot, at) WHERE x.slot = %s))',
+            d.slot::regclass, d.slot
+        ),
+        ' UNION ALL '
+    )
+    FROM (SELECT DISTINCT u.slot FROM unnest(p_slots) AS u (slot)) AS d;
+$$;
+
+COMMENT ON FUNCTION eav.exception_rows(oid[]) IS
+'The query, as SQL text, that reads rows of staging slots by their place: $1 their slots, $2 their ctids.';
+
+REVOKE ALL ON FUNCTION eav.exception_rows(oid[]) FROM PUBLIC;
