@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
@@ -132,3 +133,15 @@ def source(database: Database, name: str = "events.ndjson", partition: str = "0"
 def minutes(count: float) -> timedelta:
     """A length of time."""
     return timedelta(minutes=count)
+
+
+def stored(database: Database) -> list[int]:
+    """Every number in the history, sorted, repeated as often as it is there."""
+    return [int(n) for (n,) in database.all("SELECT value_number FROM eav.entity_values_ts ORDER BY 1")]
+
+
+def rejected(database: Database) -> Counter[str]:
+    """How many values were rejected, by reason."""
+    return Counter(
+        dict(database.all("SELECT reason, count(*) FROM eav.entity_values_rejected GROUP BY reason"))
+    )

@@ -11,7 +11,7 @@ import pytest
 from local.binaries import choose, installed
 from local.cluster import Cluster, start_on_free_port, temporary_cluster, temporary_folder
 from tests.conftest import Database, run_alembic
-from tests.sql.staging import Row, Tenant, copy, drain, flush, make_tenant, scalar
+from tests.sql.staging import Row, Tenant, copy, drain, flush, make_tenant, scalar, stored
 
 pytestmark = pytest.mark.cluster
 
@@ -47,10 +47,6 @@ def send(database: Database, tenant: Tenant, upto: int) -> None:
 
 def position(database: Database) -> int:
     return int(database.one("SELECT eav.ingest_position(%s)", SOURCE))
-
-
-def stored(database: Database) -> list[int]:
-    return [int(n) for (n,) in database.all("SELECT value_number FROM eav.entity_values_ts ORDER BY 1")]
 
 
 def settle(database: Database) -> None:

@@ -13,16 +13,24 @@ import psycopg
 import pytest
 
 from tests.conftest import ROOT, Connection, Database
-from tests.sql.staging import NOW, Row, copy, copy_big, drain, flush, make_tenant, minutes, scalar, source
+from tests.sql.staging import (
+    NOW,
+    Row,
+    copy,
+    copy_big,
+    drain,
+    flush,
+    make_tenant,
+    minutes,
+    rejected,
+    scalar,
+    source,
+    stored,
+)
 
 WRITERS = 4
 BATCHES = 40
 BATCH = 50
-
-
-def stored(database: Database) -> list[int]:
-    """Every number in the history, sorted, repeated as often as it is there."""
-    return [int(n) for (n,) in database.all("SELECT value_number FROM eav.entity_values_ts ORDER BY 1")]
 
 
 def under_load(
@@ -507,12 +515,6 @@ BAD: list[tuple[str, dict[str, object]]] = [
     ),
     ("malformed", {"reason": "malformed", "raw": b"\x00\xff{", "tenant_id": None, "entity_id": None}),
 ]
-
-
-def rejected(database: Database) -> Counter[str]:
-    return Counter(
-        dict(database.all("SELECT reason, count(*) FROM eav.entity_values_rejected GROUP BY reason"))
-    )
 
 
 @pytest.mark.parametrize("by_id", [False, True], ids=["by name", "by id"])

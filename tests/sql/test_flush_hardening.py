@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 from tests.conftest import Database
-from tests.sql.staging import NOW, Row, copy, copy_big, drain, flush, make_tenant, minutes, scalar, source
-
-
-def stored(database: Database) -> list[int]:
-    return [int(n) for (n,) in database.all("SELECT value_number FROM eav.entity_values_ts ORDER BY 1")]
-
-
-def rejected(database: Database) -> Counter[str]:
-    return Counter(
-        dict(database.all("SELECT reason, count(*) FROM eav.entity_values_rejected GROUP BY reason"))
-    )
+from tests.sql.staging import (
+    NOW,
+    Row,
+    copy,
+    copy_big,
+    drain,
+    flush,
+    make_tenant,
+    minutes,
+    rejected,
+    scalar,
+    source,
+    stored,
+)
 
 
 def test_staging_copied_from_another_server_is_refused_until_it_is_adopted(database: Database) -> None:

@@ -10,13 +10,12 @@ import psycopg
 import pytest
 
 from tests.conftest import ROOT, Database
-from tests.sql.staging import Row, copy, copy_big, drain, flush, make_tenant, scalar
+from tests.sql.staging import Row, copy, copy_big, drain, flush, make_tenant, scalar, stored
 from tests.sql.test_flush import (
     check_late_committer,
     check_limit_and_checkpoint,
     check_lossless_under_load,
     check_own_rows,
-    stored,
 )
 from tests.sql.test_hot import check_late_value
 

@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION eav.exception_rows(p_slots oid[])
+CREATE OR REPLACE FUNCTION eav.exception_rows(p_slots oid[], p_parameter integer DEFAULT 1)
 RETURNS text
 LANGUAGE sql
 STABLE
@@ -9,15 +9,15 @@ AS $$
     SELECT string_agg(
         format(
             'SELECT s.tableoid AS slot, s.ctid AS at, s.* FROM %s AS s WHERE s.ctid = ANY('
-            || 'ARRAY(SELECT x.at FROM unnest($1, $2) AS x (slot, at) WHERE x.slot = %s))',
-            d.slot::regclass, d.slot
+            || 'ARRAY(SELECT x.at FROM unnest($%s, $%s) AS x (slot, at) WHERE x.slot = %s))',
+            d.slot::regclass, p_parameter, p_parameter + 1, d.slot
         ),
         ' UNION ALL '
     )
     FROM (SELECT DISTINCT u.slot FROM unnest(p_slots) AS u (slot)) AS d;
 $$;
 
-COMMENT ON FUNCTION eav.exception_rows(oid[]) IS
-'The query, as SQL text, that reads rows of staging slots by their place: $1 their slots, $2 their ctids.';
+COMMENT ON FUNCTION eav.exception_rows(oid[], integer) IS
+'The query, as SQL text, that reads rows of staging slots by their place. Its parameter p_parameter is their slots, the next one their ctids.';
 
-REVOKE ALL ON FUNCTION eav.exception_rows(oid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION eav.exception_rows(oid[], integer) FROM PUBLIC;

@@ -291,7 +291,7 @@ BEGIN
                 ) AS a
                 WHERE a.is_hot
                 $sql$,
-                replace(replace(eav.exception_rows(v_stored_slots), '$2', '$4'), '$1', '$3')
+                eav.exception_rows(v_stored_slots, 3)
             );
         END IF;
         -- Hot values come last, all in one order, so that two flushes cannot wait for each other in a ring; the
