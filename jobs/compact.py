@@ -90,7 +90,7 @@ def compact(connection: db.Connection) -> int:
         except GaveWayError as reason:
             log.info("%s: left to the next run: %s", candidate.partition, reason)
         except errors.DataCorrupted as error:
-            failures.append(f"{candidate.partition}: {db.one_line(error)}")
+            failures.append(db.one_line(error))
         except psycopg.Error as error:
             # A full disk or a missing right stops the other partitions too.
             if db.lost(error) or isinstance(
