@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from jobs import cron, db, runs, telemetry, tenants
 from jobs.errors import JobsError
-from jobs.events import Events
+from jobs.events import Events, Progress
 from jobs.ingest import command as ingest_command
 from jobs.schedule import FLUSHERS, LANES, SCHEDULE, Job, find, schedule
 from jobs.worker import Worker
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "run", help="one run of one job, now", epilog="exit codes: 0 it ran, or was skipped; 1 it failed"
     )
     one.add_argument("name", metavar="NAME", help="a job of `list`")
+    one.add_argument("--dry-run", action="store_true", help="say what it would do (compact), and do nothing")
     one.add_argument("--json", action="store_true", help="one JSON object")
     one.set_defaults(run=run_job)
 
@@ -185,6 +187,11 @@ def run_job(args: argparse.Namespace) -> int:
             f"there is no job {args.name!r}: choose from {', '.join(one.name for one in SCHEDULE)}"
         )
     url = db.database_url()
+    if args.dry_run:
+        return dry_run(job, url, as_json=args.json)
+    # What a long step says of its progress.
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("jobs").setLevel(logging.INFO)
     with db.connect(url, "eav_jobs", f"eav jobs run {job.name}") as connection:
         found = runs.run(connection, job, "cli", url=url, repeat=False)
     if args.json:
@@ -198,6 +205,20 @@ def run_job(args: argparse.Namespace) -> int:
     return int(found.status == "failed")
 
 
+def dry_run(job: Job, url: str, *, as_json: bool) -> int:
+    """`run NAME --dry-run`."""
+    if job.plan is None:
+        named = ", ".join(one.name for one in SCHEDULE if one.plan)
+        raise JobsError(f"{job.name} has no dry run; these have: {named}")
+    with db.translated(url), db.connect(url, "eav_jobs", f"eav jobs run {job.name}") as connection:
+        lines = job.plan(connection)
+    if as_json:
+        _show(lines)
+    else:
+        print("\n".join(lines) if lines else f"{job.name}: nothing to do")
+    return 0
+
+
 def work(args: argparse.Namespace) -> int:
     """`worker`."""
     url = db.database_url()
@@ -208,7 +229,10 @@ def work(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
-    worker = Worker(url, Events(as_json=args.json), stop, schedule(args.flushers))
+    events = Events(as_json=args.json)
+    logging.getLogger("jobs").addHandler(Progress(events))
+    logging.getLogger("jobs").setLevel(logging.INFO)
+    worker = Worker(url, events, stop, schedule(args.flushers))
     if args.once:
         return int(not worker.once())
     worker.run()

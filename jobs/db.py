@@ -105,6 +105,29 @@ def _become(connection: Connection, role: Role | None, url: str) -> None:
             ) from None
 
 
+@contextmanager
+def another(connection: Connection) -> Iterator[Connection]:
+    """A second connection like this one: same server, login, role, timeouts. Closed at the end."""
+    names = ("role", "statement_timeout", "search_path")
+    settings = [connection.execute("SELECT current_setting(%s)", [name]).fetchall()[0][0] for name in names]
+    options: dict[str, Any] = {
+        "password": connection.info.password or None,
+        "connect_timeout": CONNECT_TIMEOUT,
+    }
+    made: Connection = psycopg.connect(
+        conninfo.make_conninfo(connection.info.dsn, **{k: v for k, v in options.items() if v}),
+        autocommit=True,
+        prepare_threshold=None,
+    )
+    try:
+        made.isolation_level = connection.isolation_level
+        for name, value in zip(names, settings, strict=True):
+            made.execute("SELECT set_config(%s, %s, false)", [name, value])
+        yield made
+    finally:
+        made.close()
+
+
 def one_line(error: psycopg.Error) -> str:
     """The server's own words, first line only, without `FATAL:` and the name of the host."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 from datetime import UTC, datetime
@@ -26,3 +27,16 @@ class Events:
             line = f"{now:%H:%M:%S} {text}"
         with self._lock:
             print(line, file=self._stream, flush=True)
+
+
+class Progress(logging.Handler):
+    """What jobs log while they run, as events."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__(logging.INFO)
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record, one event."""
+        job = record.name.rpartition(".")[2]
+        self._events.say("progress", f"{job}: {record.getMessage()}", job=job)

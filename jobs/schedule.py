@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
+from jobs import compact
 from jobs.db import Connection
 
 MINUTE: Final = timedelta(minutes=1)
@@ -22,6 +23,7 @@ class Job:
     It runs `every` so often; one that runs daily does so `at` a time of day (UTC). A function is called
     again every `repeat_every` within a run, until `repeat_for` is over. `timeout` ends a run of the worker.
     A job that is `exclusive` never runs twice at the same time: a second run is recorded as skipped.
+    `plan` says what a run would do, a line each, and does nothing.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Job:
     repeat_every: timedelta = timedelta(milliseconds=100)
     timeout: timedelta = timedelta(minutes=10)
     exclusive: bool = True
+    plan: Callable[[Connection], list[str]] | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,40}", self.name):
@@ -109,6 +112,20 @@ _OTHERS: Final = (
         HOUR,
         "hot values are compared with the history and mended",
         function="eav.reconcile_hot_attrs",
+    ),
+    Job(
+        "summarize",
+        5 * MINUTE,
+        "BRIN indexes learn of the newest values",
+        function="ops.summarize_partitions",
+    ),
+    Job(
+        "compact",
+        HOUR,
+        "closed partitions are rewritten in order",
+        action=compact.compact,
+        plan=compact.plan,
+        timeout=DAY,
     ),
     Job("prune-ingest", 10 * MINUTE, "superseded checkpoints are deleted", function="ops.prune_ingest"),
     # Hourly, not daily: a flush every second is 86 400 runs a day.

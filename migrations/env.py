@@ -69,11 +69,14 @@ def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
 
 
 def is_partition(connection: Connection) -> set[tuple[str, str]]:
-    """(schema, name) of every partition and of every index on one: pg_partman owns them, not the metadata."""
+    """(schema, name) of every partition, its copy while it is compacted, and every index on one.
+
+    pg_partman and ops.compaction_watch make them, not the metadata.
+    """
     rows = connection.execute(
         sa.text(
             "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE c.relispartition AND n.nspname = ANY(:schemas)"
+            " WHERE (c.relispartition OR c.relname LIKE '%\\_compacting%') AND n.nspname = ANY(:schemas)"
         ),
         {"schemas": sorted(OWN_SCHEMAS)},
     )

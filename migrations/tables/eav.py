@@ -117,9 +117,6 @@ entity_values_ts = Table(
     instant("observed_at"),
     *value_columns(),
     Index("entity_values_ts_observed_at_idx", "observed_at", postgresql_using="brin"),
-    Index(
-        "entity_values_ts_tenant_id_attribute_id_observed_at_idx", "tenant_id", "attribute_id", "observed_at"
-    ),
     schema=SCHEMA,
     postgresql_partition_by="RANGE (observed_at)",
 )

@@ -11,12 +11,14 @@ from sqlalchemy import (
     Integer,
     Interval,
     LargeBinary,
+    Numeric,
     PrimaryKeyConstraint,
     Table,
     Text,
     desc,
+    text,
 )
-from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.dialects.postgresql import ARRAY, INET, OID
 
 from migrations.tables.base import metadata
 from migrations.tables.eav import Xid8, instant
@@ -29,9 +31,11 @@ partition_policies = Table(
     Column("parent_table", Text),
     Column("partition_interval", Interval, nullable=False),
     Column("retention", Interval),
+    Column("compact_after", Interval),
     Column("maintained_at", DateTime(timezone=True)),
     Column("archive_first", Boolean, nullable=False),
     Column("last_error", Text),
+    Column("sorted_by", ARRAY(Text)),
     PrimaryKeyConstraint("parent_table"),
     schema=SCHEMA,
 )
@@ -71,5 +75,39 @@ job_runs = Table(
     CheckConstraint("status IN ('running', 'ok', 'failed', 'skipped')", name="status"),
     CheckConstraint("scheduler IN ('cron', 'worker', 'cli')", name="scheduler"),
     Index("job_runs_job_run_id_idx", "job", desc("run_id")),
+    schema=SCHEMA,
+)
+
+compactions = Table(
+    "compactions",
+    metadata,
+    Column("compaction_id", BigInteger, Identity(always=True)),
+    instant("started_at"),
+    instant("copied_at", nullable=True),
+    instant("verified_at", nullable=True),
+    instant("finished_at", nullable=True),
+    Column("rows", BigInteger),
+    Column("late_rows", BigInteger),
+    Column("bytes_before", BigInteger, nullable=False),
+    Column("index_bytes_before", BigInteger, nullable=False),
+    Column("bytes_after", BigInteger),
+    Column("index_bytes_after", BigInteger),
+    Column("copied_in", Xid8),
+    Column("trigger_oid", OID),
+    Column("status", Text, nullable=False),
+    Column("partition", Text, nullable=False),
+    Column("error", Text),
+    Column("checksum", Numeric),
+    Column("filenodes", ARRAY(BigInteger)),
+    Column("older_snapshots", ARRAY(Text)),
+    PrimaryKeyConstraint("compaction_id"),
+    CheckConstraint("status IN ('copying', 'copied', 'done', 'abandoned')", name="status"),
+    Index(
+        "compactions_partition_idx",
+        "partition",
+        unique=True,
+        postgresql_where=text("status IN ('copying', 'copied')"),
+    ),
+    Index("compactions_partition_compaction_id_idx", "partition", desc("compaction_id")),
     schema=SCHEMA,
 )

@@ -23,6 +23,7 @@ depends_on = None
 FUNCTIONS = (
     "ops.partman_create_call",
     "ops.partition_bounds",
+    "ops.prepare_partitions",
     "ops.partition_by_time",
     "ops.release_partitions",
     "ops.refresh_value_window",
@@ -52,13 +53,19 @@ def upgrade() -> None:
                 parent_table text,
                 partition_interval interval NOT NULL,
                 retention interval,
+                compact_after interval,
                 maintained_at timestamptz,
                 archive_first boolean NOT NULL,
                 last_error text,
+                sorted_by text[],
                 CONSTRAINT partition_policies_pkey PRIMARY KEY (parent_table)
             );
             COMMENT ON TABLE ops.partition_policies IS 'What is partitioned by time, how long it stays, and how its maintenance went';
             COMMENT ON COLUMN ops.partition_policies.archive_first IS 'A partition leaves only after its archive was verified';
+            COMMENT ON COLUMN ops.partition_policies.compact_after IS
+            'How long after its end a partition is compacted, so that late rows are in; NULL: never';
+            COMMENT ON COLUMN ops.partition_policies.sorted_by IS
+            'The columns of the B-tree that a partition has until it is compacted, and of the order it is rewritten in then';
 
             -- Eight columns and no more: a ninth makes the row header 8 bytes longer, on 26 billion rows a month.
             CREATE TABLE eav.entity_values_ts (
@@ -77,9 +84,8 @@ def upgrade() -> None:
             -- Which blocks hold a time range: 1/1000 of a B-tree, and appended rows keep it selective.
             CREATE INDEX entity_values_ts_observed_at_idx ON eav.entity_values_ts
             USING brin (observed_at) WITH (pages_per_range = 32, autosummarize = on);
-            -- For sql/queries/analytical/attribute_window.sql and the latest cold value; what it costs: docs/decisions.md.
-            CREATE INDEX entity_values_ts_tenant_id_attribute_id_observed_at_idx ON eav.entity_values_ts
-            (tenant_id, attribute_id, observed_at);
+            -- The B-tree (tenant_id, attribute_id, observed_at) is not an index of the whole table: each partition has its
+            -- own until it is compacted (ops.prepare_partitions). What each index costs: docs/decisions.md.
             -- 10 000 attributes: a hundred most common values are too few to tell a rare one from a frequent one.
             ALTER TABLE eav.entity_values_ts ALTER COLUMN attribute_id SET STATISTICS 1000;
 
@@ -121,7 +127,10 @@ def upgrade() -> None:
         run(
             op,
             f"""
-            SELECT ops.partition_by_time('eav.entity_values_ts', 'observed_at', '{interval}', '7 days', '12 months', true);
+            SELECT ops.partition_by_time(
+                'eav.entity_values_ts', 'observed_at', '{interval}', '7 days', '12 months', true,
+                '{{tenant_id,attribute_id,observed_at}}', '2 hours'
+            );
             SELECT ops.partition_by_time('eav.entity_values_rejected', 'rejected_at', '1 month', '1 month', '3 months', false);
             SELECT ops.maintain_partitions();
 

@@ -122,4 +122,4 @@ def test_what_pg_cron_is_told_runs(database: Database) -> None:
                 # As pg_cron sends it: the command as one simple query.
                 connection.execute(cron.entry(one, (1, 6)).command.encode())
     assert database.all("SELECT DISTINCT status, scheduler FROM ops.job_runs") == [("ok", "cron")]
-    assert database.one("SELECT count(*) FROM ops.job_runs") == len(SCHEDULE)
+    assert database.one("SELECT count(*) FROM ops.job_runs") == sum(1 for one in SCHEDULE if one.function)

@@ -436,6 +436,10 @@ class TestPlpgsqlCheck:
         (root / "sql/functions/eav/touch.v1.sql").write_text(trigger, encoding="utf-8")
         result = database.check_on(root, server_url)
         assert rules(result) == {"trigger-unused"}
+        waiver = "-- lint: ignore-file trigger-unused: a job makes the trigger\n"
+        (root / "sql/functions/eav/touch.v1.sql").write_text(waiver + trigger, encoding="utf-8")
+        assert rules(database.check_on(root, server_url)) == set()
+        (root / "sql/functions/eav/touch.v1.sql").write_text(trigger, encoding="utf-8")
         plant(
             "migrations/versions/0002_second.py",
             ADD_COLUMN,

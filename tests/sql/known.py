@@ -134,6 +134,7 @@ def _old_partition(connection: Connection) -> None:
         f"CREATE TABLE eav.entity_values_ts_old PARTITION OF eav.entity_values_ts"
         f" FOR VALUES FROM ('{day} 00:00:00+00') TO ('{day + timedelta(days=1)} 00:00:00+00')"
     )
+    connection.execute("ALTER TABLE eav.entity_values_ts_old OWNER TO eav_owner")
 
 
 def _history(known: Known, tenant_id: int, dice: random.Random) -> None:

@@ -8,7 +8,8 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from statistics import mean, median, quantiles, stdev
@@ -19,6 +20,8 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
+from jobs import db
+from jobs.compact import compact
 from local import queries
 from local.queries import FOLDER, Query, QueryError, Rows
 from local.server import Server
@@ -38,6 +41,7 @@ SAMPLE: dict[str, object] = {
     "by": "status",
     "until": BASE.isoformat(),
     "filter": '{"status": "online"}',
+    "entities": "{1,2,5,8}",
 }
 SAMPLE_OF = {
     "hot_filter_at_least": {"attribute": "priority"},
@@ -54,7 +58,11 @@ def known(server: Server, admin: Connection, template: str) -> Iterator[Known]:
         sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
     )
     try:
-        yield facts.seed(Database(in_database(server.url, name)))
+        found = facts.seed(Database(in_database(server.url, name)))
+        # Some of the days are compacted, as they would be: every query is asked of both kinds.
+        with closing(db.connect(found.database.url, "eav_jobs", "test of queries")) as connection:
+            assert compact(connection) > 0
+        yield found
     finally:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
@@ -284,6 +292,24 @@ def test_latest_values(known: Known, ask: Ask) -> None:
     }
 
 
+def test_latest_of_entities(known: Known, ask: Ask) -> None:
+    rows = ask("latest_of_entities", attribute="note", entities="{1,2,3,4,59,1000}", window="2 days")
+    last = known.last("note", timedelta(days=2))
+    assert {row["entity_id"]: (row["observed_at"], row["latest"]) for row in rows} == {
+        e: (last[e].observed_at, last[e].value) for e in (1, 2, 3, 4, 59) if e in last
+    }
+    assert len(rows) >= 2
+
+
+def test_compactions(known: Known, ask: Ask) -> None:
+    rows = ask("compactions")
+    assert {row["status"] for row in rows} == {"done"}
+    assert sum(row["row_count"] for row in rows) == sum(
+        rows for (rows,) in known.database.all("SELECT rows FROM ops.compactions")
+    )
+    assert {(row["late_rows"], row["copied"], row["error"]) for row in rows} == {(0, 1.0, None)}
+
+
 def test_top_entities(known: Known, ask: Ask) -> None:
     rows = ask("top_entities", attribute="temperature", rows=5)
     last = sorted(known.last("temperature").items(), key=lambda pair: (-pair[1].value, pair[0]))[:5]
@@ -497,7 +523,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def explain(known: Known, name: str, **given: object) -> tuple[set[str], set[str]]:
-    """Partitions that are read, and the partitioned indexes they are read by."""
+    """Partitions that are read, and the indexes they are read by, named as those of the whole table."""
     query = QUERIES[name]
     sample = {k: v for k, v in (SAMPLE | SAMPLE_OF.get(name, {})).items() if k in query.parameters}
     values = query.values(
@@ -515,7 +541,12 @@ def explain(known: Known, name: str, **given: object) -> tuple[set[str], set[str
         "SELECT coalesce(pg_partition_root(c.oid), c.oid)::regclass::text FROM pg_class AS c WHERE c.relname = ANY(%s)",
         list(used),
     )
-    return read, {root.removeprefix("eav.") for (root,) in roots}
+    return read, {whole(root) for (root,) in roots}
+
+
+def whole(name: str) -> str:
+    """The name of an index that each partition has for itself, without the partition."""
+    return re.sub(r"_p\d+(_\d+)*_", "_", name.removeprefix("eav."))
 
 
 def partitions(known: Known, parent: str, since: datetime, until: datetime) -> set[str]:
@@ -580,7 +611,8 @@ def test_the_index_in_the_header_is_used(known: Known, name: str) -> None:
     header = set(re.findall(r"\w+_(?:idx|pkey)\b", QUERIES[name].index))
     expected = re.match(r"\w+", QUERIES[name].index)
     assert expected is not None
-    exists = {n for (n,) in known.database.all("SELECT relname FROM pg_class WHERE relkind IN ('i', 'I')")}
+    rows = known.database.all("SELECT relname FROM pg_class WHERE relkind IN ('i', 'I')")
+    exists = {whole(name) for (name,) in rows}
     assert header <= exists
     _, used = (
         explain(known, name, window="3 hours")
@@ -588,6 +620,66 @@ def test_the_index_in_the_header_is_used(known: Known, name: str) -> None:
         else explain(known, name)
     )
     assert expected[0] in used
+
+
+@pytest.mark.parametrize("name", ["attribute_window", "latest_of_entities"])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_compacted_partition_is_read_by_its_order(
+    new_database: Callable[..., Database], template: str, name: str, prepared: bool
+) -> None:
+    """As the roles that ask, under row-level security, after as many executions as make a generic plan."""
+    database = new_database(template)
+    noon = (datetime.now(UTC) - timedelta(days=3)).replace(hour=12)
+    with database.session() as connection:
+        connection.execute("SELECT eav.tenant_add('t', 1)")
+        connection.execute(
+            "INSERT INTO eav.attributes (tenant_id, name, data_type) SELECT 1, 'a' || n, 'number'"
+            " FROM generate_series(1, 50) AS n"
+        )
+        connection.execute(
+            "INSERT INTO eav.entity_values_ts (tenant_id, entity_id, attribute_id, observed_at, value_number)"
+            " SELECT 1 + n %% 5, n %% 97, a.first + n %% 50, d + n * interval '100 ms', n"
+            " FROM generate_series(1, 100000) AS n, (VALUES (%s), (now())) AS w (d),"
+            " (SELECT min(attribute_id) AS first FROM eav.attributes) AS a",
+            [noon],
+        )
+        connection.execute("ANALYZE eav.entity_values_ts")
+    with closing(db.connect(database.url, "eav_jobs", "test of plans")) as jobs:
+        assert compact(jobs) == 100000
+    query = QUERIES[name]
+    given = {
+        "tenant_id": 1,
+        "attribute": "a6",
+        **({"entities": "{5,55}"} if "entities" in query.parameters else {}),
+    }
+    for role in ("eav_app", "eav_analyst"):
+        for until, index in ((noon + timedelta(hours=12), "sorted_idx"), (datetime.now(UTC), "active_idx")):
+            with database.session(role) as connection:
+                connection.execute("SET app.tenant_id = '1'")
+                values = query.values(**given, until=(until + timedelta(hours=11)).isoformat())
+                if prepared:
+                    connection.execute("SET plan_cache_mode = force_generic_plan")
+                    text = prepare(connection, query, values)
+                else:
+                    text = b"EXPLAIN " + query.psycopg_text
+                plan = "\n".join(
+                    line for (line,) in connection.execute(text, None if prepared else values).fetchall()
+                )
+            assert index in plan, plan
+            # Empty days are not worth an index, the one that is asked for is.
+            for (day,) in database.all("SELECT DISTINCT tableoid::regclass::name FROM eav.entity_values_ts"):
+                assert f"Seq Scan on {day} " not in plan
+
+
+def prepare(connection: Connection, query: Query, values: dict[str, str]) -> bytes:
+    """PREPARE the query with $1, $2 …; the EXPLAIN EXECUTE of it."""
+    names = sorted(values)
+    text = query.psycopg_text.decode()
+    for number, key in enumerate(names, 1):
+        text = text.replace(f"%({key})s", f"${number}")
+    connection.execute(f"PREPARE asked AS {text}".encode())
+    arguments = ", ".join(str(sql.Literal(values[key]).as_string(connection)) for key in names)
+    return f"EXPLAIN EXECUTE asked ({arguments})".encode()
 
 
 def test_run_leaves_the_connection_as_it_was(known: Known) -> None:

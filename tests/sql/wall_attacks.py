@@ -6,10 +6,13 @@ An attack returns what it got hold of, one line each: nothing, as long as the wa
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from functools import partial
 
 import psycopg
 
+from jobs import db
+from jobs.compact import Compaction, candidates
 from tests.conftest import Connection, Database
 from tests.sql.wall_checks import CALLS
 from tests.sql.walls import SECRET_ENTITY, acting, leaks, outcome, query, relations
@@ -292,6 +295,36 @@ def note(heard: list[str], notice: psycopg.errors.Diagnostic) -> None:
     heard.append(notice.message_primary or "")
 
 
+def compactions(database: Database) -> dict[str, object]:
+    """A closed partition that is due, and the ids of compactions that have come as far as their names say."""
+    steps = (
+        ("opened", ()),
+        ("copied", (Compaction.copy,)),
+        ("verified", (Compaction.copy, Compaction.verify)),
+        ("stale", (Compaction.copy,)),
+        ("due", ()),
+    )
+    found: dict[str, object] = {}
+    with database.session() as connection:
+        query(
+            connection,
+            "INSERT INTO eav.entity_values_ts (tenant_id, entity_id, attribute_id, observed_at, value_number)"
+            " SELECT 1, 1, 1, now() - n * interval '1 day', 1 FROM generate_series(2, 6) AS n",
+        )
+    for name, taken in steps:
+        with closing(db.connect(database.url, "eav_jobs", "walls")) as connection:
+            candidate = next(one for one in candidates(connection) if one.why == "it is closed")
+            if name == "due":
+                found[name] = candidate.partition
+                continue
+            compaction = Compaction(connection, candidate)
+            assert compaction.open()
+            for step in taken:
+                step(compaction)
+            found[name] = compaction.compaction_id
+    return found
+
+
 def attack_names(database: Database, role: str, only: str = "") -> list[str]:
     """Call what `role` may call while pg_temp holds another thing of every name it could mean."""
     found = []
@@ -309,6 +342,7 @@ def attack_names(database: Database, role: str, only: str = "") -> list[str]:
             " JOIN pg_namespace AS n ON p.pronamespace = n.oid WHERE p.prosecdef",
         )
         query(connection, "UPDATE partman.part_config SET premake = premake + 1")
+    objects = {"attribute": attribute, **(compactions(database) if role == "eav_jobs" else {})}
     for name, text in CALLS[role].items():
         if only not in name or (name,) not in as_owner:
             continue
@@ -319,9 +353,9 @@ def attack_names(database: Database, role: str, only: str = "") -> list[str]:
             query(connection, planted)
             query(connection, "SET search_path = pg_temp, pg_catalog, eav, ops")
             heard.clear()
-            state, said = outcome(connection, text.format(attribute=attribute))
+            state, said = outcome(connection, text.format(**objects))
             heard = [notice for notice in heard if "SHOUT" in notice]
-            refused = name == "eav.retire_attribute" and state == "P0002"
+            refused = (name, state) in (("eav.retire_attribute", "P0002"), ("ops.compaction_copy", "25000"))
             if heard or (state != "ok" and not refused):
                 found.append(f"{role}: {name}: {state} {said[:200]} {heard[:2]}")
     return found

@@ -10,7 +10,6 @@ AS $$
 DECLARE
     v_search_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
     v_policy pg_catalog.record;
-    v_child pg_catalog.record;
     v_before bigint;
     v_made bigint := 0;
 BEGIN
@@ -22,21 +21,7 @@ BEGIN
         BEGIN
             SELECT count(*) INTO v_before FROM ops.partition_bounds(v_policy.parent_table::regclass);
             PERFORM partman.run_maintenance(p_parent_table := v_policy.parent_table, p_jobmon := false);
-            -- Rows are only ever inserted: vacuum for the visibility map and freezing by number of rows,
-            -- not by share, and never wait for a share of a large partition. Storage parameters are not
-            -- inherited from the parent.
-            FOR v_child IN
-                SELECT b.partition
-                FROM ops.partition_bounds(v_policy.parent_table::regclass) AS b
-                INNER JOIN pg_class AS c ON b.partition = c.oid
-                WHERE c.reloptions IS NULL
-            LOOP
-                EXECUTE format(
-                    'ALTER TABLE %s SET (autovacuum_vacuum_insert_scale_factor = 0, '
-                    || 'autovacuum_vacuum_insert_threshold = 5000000, autovacuum_analyze_scale_factor = 0.05)',
-                    v_child.partition::pg_catalog.regclass
-                );
-            END LOOP;
+            PERFORM ops.prepare_partitions(v_policy.parent_table);
             SELECT v_made + count(*) - v_before INTO v_made
             FROM ops.partition_bounds(v_policy.parent_table::regclass);
             UPDATE ops.partition_policies

@@ -8,7 +8,7 @@
 -- param window = 24 hours: how far back from `until`, 30 days at most
 -- param until = now: the end, a time
 -- param rows = 100: how many at most
--- index: entity_values_ts_tenant_id_attribute_id_observed_at_idx: the attribute's rows of the window, once;
+-- index: entity_values_ts_active_idx: the attribute's rows of the window, once;
 --   entity_jsonb_pkey for the tenant's entities
 
 -- One look-up an entity, whatever the planner expects: it knows little of a single attribute, and a join that is

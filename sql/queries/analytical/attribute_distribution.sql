@@ -6,7 +6,7 @@
 -- param attribute: its name
 -- param window = 24 hours: how far back from `until`, 30 days at most
 -- param until = now: the end, a time
--- index: entity_values_ts_tenant_id_attribute_id_observed_at_idx
+-- index: entity_values_ts_active_idx
 SELECT
     count(*) AS count,
     count(DISTINCT v.entity_id) AS entities,

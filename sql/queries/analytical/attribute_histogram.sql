@@ -7,7 +7,7 @@
 -- param buckets = 10: how many
 -- param window = 24 hours: how far back from `until`, 30 days at most
 -- param until = now: the end, a time
--- index: entity_values_ts_tenant_id_attribute_id_observed_at_idx
+-- index: entity_values_ts_active_idx
 WITH found AS MATERIALIZED (
     SELECT v.value_number AS measured
     FROM eav.entity_values_ts AS v

@@ -7,7 +7,7 @@
 -- param step = 5 minutes: length of one step
 -- param window = 24 hours: how far back from `until`, 30 days at most
 -- param until = now: the end, a time
--- index: entity_values_ts_tenant_id_attribute_id_observed_at_idx
+-- index: entity_values_ts_active_idx
 SELECT
     date_bin(:'step'::interval, v.observed_at, timestamptz '2000-01-01 00:00:00+00') AS starts_at,
     count(*) AS count,

@@ -6,7 +6,7 @@
 -- param attribute: its name
 -- param window = 24 hours: how far back from `until`, 30 days at most
 -- param until = now: the end, a time
--- index: entity_values_ts_tenant_id_attribute_id_observed_at_idx: its last entry, nothing else
+-- index: entity_values_ts_active_idx: its last entry, nothing else
 SELECT
     v.observed_at,
     clock_timestamp() - v.observed_at AS age

@@ -7,9 +7,10 @@
 -- param window = 24 hours: how far back from `until`, 30 days at most
 -- param until = now: the end, a time
 -- param rows = 100: how many at most
--- index: entity_values_ts_tenant_id_attribute_id_observed_at_idx: backwards from `until` for each entity
+-- index: entity_values_ts_active_idx: backwards from `until` for each entity
 --   until its value is found, so that it is quick for entities that report often. An entity without a value
---   costs the whole window: for many of those ask latest_values.sql once. entity_jsonb_pkey finds the
+--   costs the whole window, and in a compacted partition each entity does: for many of those ask
+--   latest_values.sql or latest_of_entities.sql once. entity_jsonb_pkey finds the
 --   entities.
 SELECT
     e.entity_id,
