@@ -1,4 +1,4 @@
-"""`python -m jobs run backfill`: the queue of attributes that turned hot, cold or volatile, worked until it is empty."""
+"""`python -m jobs run backfill`: attributes that turned hot, cold or volatile, worked until none is left."""
 
 from __future__ import annotations
 

