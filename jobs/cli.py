@@ -16,7 +16,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from jobs import cron, db, runs, telemetry, tenants
+from jobs import backfill, cron, db, runs, telemetry, tenants
 from jobs.errors import JobsError
 from jobs.events import Events, Progress
 from jobs.ingest import command as ingest_command
@@ -193,7 +193,11 @@ def run_job(args: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("jobs").setLevel(logging.INFO)
     with db.connect(url, "eav_jobs", f"eav jobs run {job.name}") as connection:
-        found = runs.run(connection, job, "cli", url=url, repeat=False)
+        found = (
+            backfill.run(connection, job, url=url)
+            if job.name == backfill.NAME
+            else runs.run(connection, job, "cli", url=url, repeat=False)
+        )
     if args.json:
         _show(_facts(job, found, by_cron=False))
     else:

@@ -74,7 +74,7 @@ def _call(connection: db.Connection, job: Job, scheduler: Scheduler, repeat: boo
         [
             job.name,
             job.function,
-            job.repeat_for if repeat else job.repeat_for * 0,
+            job.repeat_for if repeat or job.until_done else job.repeat_for * 0,
             job.repeat_every,
             scheduler,
             job.exclusive,

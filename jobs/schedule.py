@@ -21,7 +21,8 @@ class Job:
     """A job: either `function`, a SQL function that takes no argument and returns rows moved, or `action`.
 
     It runs `every` so often; one that runs daily does so `at` a time of day (UTC). A function is called
-    again every `repeat_every` within a run, until `repeat_for` is over. `timeout` ends a run of the worker.
+    again every `repeat_every` within a run, until `repeat_for` is over or it returns NULL: one that does is
+    `until_done`, and somebody who runs it by hand wants all of it. `timeout` ends a run of the worker.
     A job that is `exclusive` never runs twice at the same time: a second run is recorded as skipped.
     `plan` says what a run would do, a line each, and does nothing.
     """
@@ -37,6 +38,7 @@ class Job:
     timeout: timedelta = timedelta(minutes=10)
     exclusive: bool = True
     plan: Callable[[Connection], list[str]] | None = None
+    until_done: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,40}", self.name):
@@ -111,7 +113,21 @@ _OTHERS: Final = (
         "reconcile",
         HOUR,
         "hot values are compared with the history and mended",
-        function="eav.reconcile_hot_attrs",
+        function="eav.reconcile_hot_portion",
+        repeat_for=30 * MINUTE,
+        repeat_every=timedelta(milliseconds=10),
+        timeout=HOUR,
+        until_done=True,
+    ),
+    Job(
+        "backfill",
+        MINUTE,
+        "attributes that turned hot, cold or volatile get their values moved",
+        function="eav.backfill_hot",
+        repeat_for=timedelta(seconds=55),
+        repeat_every=timedelta(milliseconds=10),
+        timeout=5 * MINUTE,
+        until_done=True,
     ),
     Job(
         "summarize",

@@ -1,6 +1,7 @@
 """Schema eav: the catalogue, the history of values, the hot projection, and staging."""
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -11,6 +12,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    Interval,
     LargeBinary,
     Numeric,
     PrimaryKeyConstraint,
@@ -82,6 +84,7 @@ attributes = Table(
     instant("created_at"),
     instant("retired_at", nullable=True),
     Column("is_hot", Boolean, nullable=False),
+    Column("is_volatile", Boolean, nullable=False),
     Column("name", Text, nullable=False),
     Column("data_type", Text, nullable=False),
     Column("unit", Text),
@@ -90,6 +93,7 @@ attributes = Table(
     Column("max_value", Numeric, Computed("(validation ->> 'max')::numeric", persisted=True)),
     Column("max_length", Integer, Computed("(validation ->> 'max_length')::integer", persisted=True)),
     Column("allowed", JSONB, Computed("validation -> 'enum'", persisted=True)),
+    Column("schema", JSONB, Computed("eav.compile_schema(validation -> 'schema')", persisted=True)),
     PrimaryKeyConstraint("attribute_id"),
     UniqueConstraint("tenant_id", "name"),
     ForeignKeyConstraint(["tenant_id"], [tenants.c.tenant_id]),
@@ -160,6 +164,7 @@ entity_jsonb = Table(
     Column("entity_id", BigInteger, nullable=False),
     instant("observed_at"),
     Column("hot_attrs", JSONB, nullable=False),
+    Column("hot_volatile", JSONB, nullable=False),
     Column("hot_times", JSONB, nullable=False),
     PrimaryKeyConstraint("tenant_id", "entity_id"),
     Index(
@@ -177,12 +182,37 @@ hot_backfill = Table(
     metadata,
     Column("attribute_id", BigInteger),
     instant("requested_at"),
+    instant("progressed_at"),
+    instant("started_at", nullable=True),
+    instant("tidied_at", nullable=True),
     instant("finished_at", nullable=True),
+    instant("expected_at", nullable=True),
+    instant("done_until", nullable=True),
     Column("done_entity_id", BigInteger),
+    Column("entities_total", BigInteger),
     Column("entities_done", BigInteger, nullable=False),
+    Column("slice", Interval, nullable=False),
+    Column("share_done", REAL, nullable=False),
     Column("turned_hot", Boolean, nullable=False),
     PrimaryKeyConstraint("attribute_id"),
     ForeignKeyConstraint(["attribute_id"], [attributes.c.attribute_id], ondelete="CASCADE"),
+    schema=SCHEMA,
+)
+
+hot_reconcile = Table(
+    "hot_reconcile",
+    metadata,
+    Column("singleton", Boolean),
+    instant("since"),
+    instant("started_at"),
+    instant("finished_at", nullable=True),
+    Column("attribute_id", BigInteger),
+    Column("tenant_id", BigInteger),
+    Column("entity_id", BigInteger),
+    Column("corrected", BigInteger, nullable=False),
+    Column("told", Boolean, nullable=False),
+    PrimaryKeyConstraint("singleton"),
+    CheckConstraint("singleton", name="singleton"),
     schema=SCHEMA,
 )
 

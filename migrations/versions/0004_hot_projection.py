@@ -20,11 +20,24 @@ depends_on = None
 PARTITIONS = 32
 FUNCTIONS = (
     "eav.hot_newer",
+    "eav.hot_replace",
     "eav.merge_hot",
-    "eav.upsert_hot_attrs",
     "eav.value_to_jsonb",
+    "eav.upsert_hot_attrs",
+    "eav.merge_history",
+    "eav.sweep_hot",
+    "eav.reconcile_hot_portion",
     "eav.reconcile_hot_attrs",
     "eav.hot_switched",
+    "eav.backfill_hot",
+    "eav.attribute_value",
+    "eav.filter_condition",
+    "eav.filter_parts",
+    "eav.latest_cold",
+    "eav.find_ids",
+    "eav.check_find",
+    "eav.find_entities",
+    "eav.count_entities",
 )
 
 
@@ -38,11 +51,14 @@ def upgrade() -> None:
                 entity_id bigint NOT NULL,
                 observed_at timestamptz NOT NULL,
                 hot_attrs jsonb NOT NULL,
+                hot_volatile jsonb NOT NULL DEFAULT '{}',
                 hot_times jsonb NOT NULL,
                 CONSTRAINT entity_jsonb_pkey PRIMARY KEY (tenant_id, entity_id)
             ) PARTITION BY HASH (tenant_id);
             COMMENT ON TABLE eav.entity_jsonb IS 'The latest value of every hot attribute of an entity';
             COMMENT ON COLUMN eav.entity_jsonb.hot_attrs IS '{"status": "online", "priority": 8}';
+            COMMENT ON COLUMN eav.entity_jsonb.hot_volatile IS
+            '{"cpu.percent": 12.5}, the values of volatile attributes: not indexed, so that an update of them touches no index';
             COMMENT ON COLUMN eav.entity_jsonb.hot_times IS 'When each was observed, in microseconds since 1970: a late value does not replace a newer one';
             COMMENT ON COLUMN eav.entity_jsonb.observed_at IS 'The newest of hot_times';
             -- Containment only, and 2.5 times faster at it than jsonb_ops.
@@ -65,16 +81,51 @@ def upgrade() -> None:
             CREATE TABLE eav.hot_backfill (
                 attribute_id bigint,
                 requested_at timestamptz NOT NULL DEFAULT now(),
+                progressed_at timestamptz NOT NULL DEFAULT '-infinity',
+                started_at timestamptz,
+                tidied_at timestamptz,
                 finished_at timestamptz,
+                expected_at timestamptz,
+                done_until timestamptz,
                 done_entity_id bigint,
+                entities_total bigint,
                 entities_done bigint NOT NULL DEFAULT 0,
+                slice interval NOT NULL DEFAULT interval '1 hour',
+                share_done real NOT NULL DEFAULT 0,
                 turned_hot boolean NOT NULL,
                 CONSTRAINT hot_backfill_pkey PRIMARY KEY (attribute_id),
                 CONSTRAINT hot_backfill_attribute_id_fkey FOREIGN KEY (attribute_id)
                 REFERENCES eav.attributes (attribute_id) ON DELETE CASCADE
             );
-            COMMENT ON TABLE eav.hot_backfill IS 'Attributes whose values must be brought into, or out of, eav.entity_jsonb, and how far that is';
-            COMMENT ON COLUMN eav.hot_backfill.done_entity_id IS 'The last entity done, where a later run goes on';
+            COMMENT ON TABLE eav.hot_backfill IS
+            'Attributes whose values must be brought into, out of, or to another column of eav.entity_jsonb, and how far that is';
+            COMMENT ON COLUMN eav.hot_backfill.turned_hot IS 'Its history must be looked through for the newest value of each entity';
+            COMMENT ON COLUMN eav.hot_backfill.started_at IS 'Since when no flush goes by what the attribute was before';
+            COMMENT ON COLUMN eav.hot_backfill.tidied_at IS 'Since when no entity has the value where it does not belong';
+            COMMENT ON COLUMN eav.hot_backfill.done_until IS 'History from the newest back to here is in; a later run goes on from here';
+            COMMENT ON COLUMN eav.hot_backfill.slice IS 'How much of history the next step takes: as much as takes about a second';
+            COMMENT ON COLUMN eav.hot_backfill.done_entity_id IS 'The last entity tidied, where a later run goes on';
+            COMMENT ON COLUMN eav.hot_backfill.entities_done IS 'How many entities were changed';
+            COMMENT ON COLUMN eav.hot_backfill.share_done IS 'From 0 to 1, of the bytes to look through';
+            COMMENT ON COLUMN eav.hot_backfill.expected_at IS 'When it will be finished, at the rate so far';
+
+            CREATE TABLE eav.hot_reconcile (
+                singleton boolean DEFAULT true,
+                since timestamptz NOT NULL,
+                started_at timestamptz NOT NULL,
+                finished_at timestamptz,
+                attribute_id bigint,
+                tenant_id bigint,
+                entity_id bigint,
+                corrected bigint NOT NULL DEFAULT 0,
+                told boolean NOT NULL DEFAULT false,
+                CONSTRAINT hot_reconcile_pkey PRIMARY KEY (singleton),
+                CONSTRAINT hot_reconcile_singleton_check CHECK (singleton)
+            );
+            COMMENT ON TABLE eav.hot_reconcile IS 'How far the round of the safety net is: a later run goes on from here';
+            COMMENT ON COLUMN eav.hot_reconcile.attribute_id IS 'The last attribute compared with the history since `since`; NULL when all are';
+            COMMENT ON COLUMN eav.hot_reconcile.told IS 'Whoever finished the round was told so: the next call begins another';
+            COMMENT ON COLUMN eav.hot_reconcile.tenant_id IS 'With entity_id the last row of eav.entity_jsonb looked at for what should not be there';
             """,
         )
         for name in FUNCTIONS:
@@ -82,8 +133,9 @@ def upgrade() -> None:
         run(
             op,
             """
-            CREATE TRIGGER hot_switched AFTER UPDATE OF is_hot ON eav.attributes
-            FOR EACH ROW WHEN (old.is_hot IS DISTINCT FROM new.is_hot) EXECUTE FUNCTION eav.hot_switched();
+            CREATE TRIGGER hot_switched AFTER UPDATE OF is_hot, is_volatile ON eav.attributes
+            FOR EACH ROW WHEN ((old.is_hot, old.is_volatile) IS DISTINCT FROM (new.is_hot, new.is_volatile))
+            EXECUTE FUNCTION eav.hot_switched();
             """,
         )
 
@@ -92,4 +144,4 @@ def downgrade() -> None:
     with as_owner(op):
         run(op, "DROP TRIGGER hot_switched ON eav.attributes")
         drop_function(op, *reversed(FUNCTIONS))
-        run(op, "DROP TABLE eav.hot_backfill, eav.entity_jsonb")
+        run(op, "DROP TABLE eav.hot_reconcile, eav.hot_backfill, eav.entity_jsonb")

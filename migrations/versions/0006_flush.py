@@ -16,8 +16,10 @@ branch_labels = None
 depends_on = None
 
 FUNCTIONS = (
-    "eav.reject_reason",
     "eav.try_timestamptz",
+    "eav.is_ipv6",
+    "eav.schema_accepts",
+    "eav.reject_reason",
     "eav.empty_slots",
     "eav.plan_cut",
     "eav.plan_lane",

@@ -63,8 +63,10 @@ def upgrade() -> None:
             op,
             """
             GRANT INSERT (tenant_id, entity_id, name), UPDATE (name) ON eav.entities TO eav_app;
-            GRANT INSERT (tenant_id, name, data_type, unit, is_hot, validation),
-                UPDATE (unit, is_hot, validation, retired_at) ON eav.attributes TO eav_app;
+            GRANT INSERT (tenant_id, name, data_type, unit, is_hot, is_volatile, validation),
+                UPDATE (unit, is_hot, is_volatile, validation, retired_at) ON eav.attributes TO eav_app;
+            GRANT SELECT ON eav.hot_backfill TO eav_jobs;
+            GRANT SELECT ON eav.hot_reconcile TO eav_jobs;
             GRANT SELECT ON ops.partition_policies TO eav_jobs;
             GRANT SELECT ON ops.cross_tenant_access TO eav_superadmin;
             """,
@@ -78,8 +80,10 @@ def downgrade() -> None:
             """
             REVOKE SELECT ON ops.partition_policies FROM eav_jobs;
             REVOKE INSERT (tenant_id, entity_id, name), UPDATE (name) ON eav.entities FROM eav_app;
-            REVOKE INSERT (tenant_id, name, data_type, unit, is_hot, validation),
-                UPDATE (unit, is_hot, validation, retired_at) ON eav.attributes FROM eav_app;
+            REVOKE SELECT ON eav.hot_backfill FROM eav_jobs;
+            REVOKE SELECT ON eav.hot_reconcile FROM eav_jobs;
+            REVOKE INSERT (tenant_id, name, data_type, unit, is_hot, is_volatile, validation),
+                UPDATE (unit, is_hot, is_volatile, validation, retired_at) ON eav.attributes FROM eav_app;
             """,
         )
         for table in WALLED:

@@ -41,6 +41,10 @@ READS = (
 )
 # About the rows, not from them.
 SIDEWAYS = (
+    "SELECT * FROM eav.find_entities('{}', p_limit => 10000)",
+    'SELECT * FROM eav.find_entities(\'{"temp": {"gte": 0}}\', p_limit => 10000)',
+    "SELECT * FROM eav.find_entities('{\"note\": {\"exists\": true}}', p_return => '{temp,note}')",
+    "SELECT * FROM eav.find_entities('{\"SECRET-temp\": 2222222.5}', p_return => '{SECRET-note}')",
     "SELECT * FROM pg_stats WHERE schemaname NOT LIKE 'pg\\_%'",
     "SELECT * FROM pg_stats_ext",
     "SELECT * FROM pg_statistic",
@@ -196,6 +200,10 @@ ORACLES = (
     "INSERT INTO eav.attributes (tenant_id, name, data_type) VALUES (2, '{name}', 'number') ON CONFLICT DO NOTHING",
     "INSERT INTO eav.attributes (tenant_id, name, data_type) VALUES (1, '{name}', 'number')",
     "INSERT INTO eav.entities (tenant_id, entity_id) VALUES (1, {entity})",
+    "SELECT * FROM eav.find_entities(jsonb_build_object('{name}', 2222222.5))",
+    "SELECT * FROM eav.find_entities(jsonb_build_object('temp', 1.5), p_return => ARRAY['{name}'])",
+    "SELECT eav.count_entities(jsonb_build_object('{name}', 2222222.5))",
+    "SELECT * FROM eav.find_entities(jsonb_build_object('temp', 2222222.5), p_after => {entity} - 1)",
     "SELECT eav.retire_attribute({attribute})",
     "UPDATE eav.attributes SET retired_at = now() WHERE attribute_id = {attribute}",
 )

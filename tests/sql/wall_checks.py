@@ -20,6 +20,8 @@ MACHINERY: dict[tuple[str, str], set[str]] = {
     ("eav_jobs", "ops.job_runs"): set(),
     ("eav_jobs", "ops.partition_policies"): set(),
     ("eav_jobs", "ops.compactions"): set(),
+    ("eav_jobs", "eav.hot_backfill"): set(),
+    ("eav_jobs", "eav.hot_reconcile"): set(),
     ("eav_jobs", "eav.ingest_sources"): set(),
     ("eav_jobs", "eav.ingest_checkpoint"): set(),
     ("eav_jobs", "eav.ingest_checkpoint_log"): set(),
@@ -41,12 +43,25 @@ OWNERS_VIEWS = {"eav.entity_values_ingest"}
 APP_MAY_WRITE = {
     ("eav.entities", "INSERT"): {"tenant_id", "entity_id", "name"},
     ("eav.entities", "UPDATE"): {"name"},
-    ("eav.attributes", "INSERT"): {"tenant_id", "name", "data_type", "unit", "is_hot", "validation"},
-    ("eav.attributes", "UPDATE"): {"unit", "is_hot", "validation", "retired_at"},
+    ("eav.attributes", "INSERT"): {
+        "tenant_id",
+        "name",
+        "data_type",
+        "unit",
+        "is_hot",
+        "is_volatile",
+        "validation",
+    },
+    ("eav.attributes", "UPDATE"): {"unit", "is_hot", "is_volatile", "validation", "retired_at"},
 }
 INGEST_MAY_WRITE = {
     *("source_id", "source_offset", "tenant_id", "entity_id", "attribute_id", "observed_at", "value_time"),
     *("value_bool", "value_number", "value_text", "attribute", "reason", "raw"),
+}
+# Filters that any tenant may ask: what is found must be the tenant's own.
+FINDING = {
+    "eav.find_entities": "SELECT * FROM eav.find_entities('{{}}')",
+    "eav.count_entities": "SELECT eav.count_entities('{{}}')",
 }
 # A call of each function that a role may execute; {placeholders} are filled in by `call`.
 CALLS: dict[str, dict[str, str]] = {
@@ -54,9 +69,13 @@ CALLS: dict[str, dict[str, str]] = {
         "eav.current_tenant": "SELECT eav.current_tenant()",
         "eav.value_to_jsonb": "SELECT eav.value_to_jsonb(1, NULL, NULL, NULL)",
         "eav.retire_attribute": "SELECT eav.retire_attribute({attribute})",
+        "eav.compile_schema": """SELECT eav.compile_schema('{{"pattern": "^a"}}')""",
+        "eav.schema_pattern": "SELECT eav.schema_pattern('^a')",
+        **FINDING,
     },
     "eav_analyst": {
         "eav.current_tenant": "SELECT eav.current_tenant()",
+        **FINDING,
         "eav.value_to_jsonb": "SELECT eav.value_to_jsonb(1, NULL, NULL, NULL)",
     },
     "eav_superadmin": {
@@ -82,6 +101,8 @@ CALLS: dict[str, dict[str, str]] = {
         "eav.replay_rejected": "SELECT eav.replay_rejected(2)",
         "eav.upsert_hot_attrs": """SELECT eav.upsert_hot_attrs(1, 1, '{{"temp": 3}}')""",
         "eav.reconcile_hot_attrs": "SELECT eav.reconcile_hot_attrs()",
+        "eav.reconcile_hot_portion": "SELECT eav.reconcile_hot_portion() IS NULL",
+        "eav.backfill_hot": "SELECT eav.backfill_hot()",
         "ops.maintain_partitions": "SELECT ops.maintain_partitions()",
         "ops.refresh_value_window": "SELECT ops.refresh_value_window() IS NULL",
         "ops.partition_bounds": "SELECT count(*) FROM ops.partition_bounds('eav.entity_values_ts')",

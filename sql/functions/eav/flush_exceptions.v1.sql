@@ -75,7 +75,7 @@ BEGIN
             SELECT
                 r.slot, r.at, r.source_id, r.source_offset, r.tenant_id, r.entity_id, r.attribute_id, r.resolved_id,
                 r.observed_at, r.value_bool, r.value_number, r.attribute, r.reason, r.raw, r.value_text AS staged_text,
-                a.data_type, a.retired_at, a.min_value, a.max_value, a.allowed,
+                a.data_type, a.retired_at, a.min_value, a.max_value, a.allowed, a.schema,
                 CASE WHEN a.is_hot OR a.allowed IS NOT NULL THEN least(a.max_length, 4096) ELSE a.max_length END AS max_length,
                 CASE WHEN t.parsed IS NULL THEN r.value_text END AS value_text,
                 coalesce(r.value_time, t.parsed) AS value_time
@@ -98,7 +98,7 @@ BEGIN
                     ELSE coalesce(
                         eav.reject_reason(
                             v.observed_at, v.value_number, v.value_text, v.value_bool, v.value_time, v.data_type, v.retired_at,
-                            v.min_value, v.max_value, v.max_length, v.allowed, $3, $4
+                            v.min_value, v.max_value, v.max_length, v.allowed, v.schema, $3, $4
                         ),
                         CASE WHEN NOT EXISTS (
                             SELECT FROM eav.entities AS e WHERE e.tenant_id = v.tenant_id AND e.entity_id = v.entity_id

@@ -14,10 +14,14 @@ DECLARE
     v_names text[];
     v_values jsonb[];
     v_times timestamptz[];
+    v_volatile boolean[];
+    v_moving boolean;
 BEGIN
     v_hot := format(
         $sql$
-        SELECT r.tenant_id, r.entity_id, a.name, r.observed_at, r.value_number, r.value_text, r.value_bool, r.value_time
+        SELECT
+            a.attribute_id, a.is_volatile, r.tenant_id, r.entity_id, a.name, r.observed_at,
+            r.value_number, r.value_text, r.value_bool, r.value_time
         FROM (%s) AS r
         INNER JOIN eav.attributes AS a ON r.attribute_id = a.attribute_id AND a.is_hot
         %s
@@ -30,7 +34,7 @@ BEGIN
             $sql$
             UNION ALL
             SELECT
-                r.tenant_id, r.entity_id, a.name, r.observed_at, r.value_number,
+                a.attribute_id, a.is_volatile, r.tenant_id, r.entity_id, a.name, r.observed_at, r.value_number,
                 CASE WHEN a.data_type <> 'timestamp' THEN r.value_text END,
                 r.value_bool,
                 CASE
@@ -53,17 +57,22 @@ BEGIN
     END IF;
     -- Hot values come last, all in one order, so that two flushes cannot wait for each other in a ring; the
     -- latest of each only, and in portions, so that no array grows beyond what PostgreSQL takes.
-    FOR v_tenants, v_entities, v_names, v_values, v_times IN EXECUTE format(
+    FOR v_tenants, v_entities, v_names, v_values, v_times, v_volatile, v_moving IN EXECUTE format(
         $sql$
         SELECT
-            array_agg(c.tenant_id), array_agg(c.entity_id), array_agg(c.name), array_agg(c.value), array_agg(c.observed_at)
+            array_agg(c.tenant_id), array_agg(c.entity_id), array_agg(c.name), array_agg(c.value), array_agg(c.observed_at),
+            array_agg(c.is_volatile),
+            -- its values move from one column to the other: of this same snapshot, so that it fits is_volatile
+            coalesce(bool_or(c.attribute_id = ANY(
+                ARRAY(SELECT b.attribute_id FROM eav.hot_backfill AS b WHERE b.tidied_at IS NULL)
+            )), false)
         FROM (
             SELECT l.*, (row_number() OVER (ORDER BY l.tenant_id, l.entity_id, l.name) - 1) / 5000 AS portion
             FROM (
                 SELECT DISTINCT ON (v.tenant_id, v.entity_id, v.name) v.*
                 FROM (
                     SELECT
-                        h.tenant_id, h.entity_id, h.name, h.observed_at,
+                        h.attribute_id, h.is_volatile, h.tenant_id, h.entity_id, h.name, h.observed_at,
                         eav.value_to_jsonb(h.value_number, h.value_text, h.value_bool, h.value_time) AS value
                     FROM (%s) AS h
                 ) AS v
@@ -76,7 +85,7 @@ BEGIN
         v_hot
     ) USING p_slots, p_ctids, p_stored_slots, p_stored_ctids
     LOOP
-        PERFORM eav.merge_hot(v_tenants, v_entities, v_names, v_values, v_times);
+        PERFORM eav.merge_hot(v_tenants, v_entities, v_names, v_values, v_times, v_volatile, v_moving);
     END LOOP;
 END;
 $$;

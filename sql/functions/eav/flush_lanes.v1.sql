@@ -252,7 +252,7 @@ BEGIN
                         CASE
                             WHEN a.is_hot OR a.allowed IS NOT NULL THEN least(a.max_length, 4096) ELSE a.max_length
                         END,
-                        a.allowed, $1, $2
+                        a.allowed, a.schema, $1, $2
                     ) IS NOT NULL
                     OR r.entity_id IS NULL
                     OR %s AS exception

@@ -13,6 +13,7 @@ CREATE OR REPLACE FUNCTION eav.reject_reason(
     p_max_value numeric,
     p_max_length integer,
     p_allowed jsonb,
+    p_schema jsonb,
     p_starts_at timestamptz,
     p_ends_at timestamptz
 )
@@ -45,16 +46,18 @@ RETURN CASE
         WHEN p_text IS NOT NULL THEN to_jsonb(p_text)
         ELSE to_jsonb(p_bool)
     END THEN 'out_of_range'
+    WHEN p_schema IS NOT NULL AND NOT eav.schema_accepts(p_schema, eav.value_to_jsonb(p_number, p_text, p_bool, p_time))
+        THEN 'out_of_range'
     WHEN p_observed_at < p_starts_at THEN 'too_old'
     WHEN p_observed_at >= p_ends_at THEN 'in_future'
 END;
 
 COMMENT ON FUNCTION eav.reject_reason(
-    timestamptz, numeric, text, boolean, timestamptz, text, timestamptz, numeric, numeric, integer, jsonb,
+    timestamptz, numeric, text, boolean, timestamptz, text, timestamptz, numeric, numeric, integer, jsonb, jsonb,
     timestamptz, timestamptz
 ) IS 'Why a value of an attribute of this definition cannot be stored, NULL if it can.';
 
 REVOKE ALL ON FUNCTION eav.reject_reason(
-    timestamptz, numeric, text, boolean, timestamptz, text, timestamptz, numeric, numeric, integer, jsonb,
+    timestamptz, numeric, text, boolean, timestamptz, text, timestamptz, numeric, numeric, integer, jsonb, jsonb,
     timestamptz, timestamptz
 ) FROM PUBLIC;

@@ -36,7 +36,8 @@ BEGIN
         END;
         -- What is done is done, and is seen by others, whatever the next round does.
         COMMIT;
-        EXIT WHEN v_error IS NOT NULL OR v_next >= v_until;
+        -- NULL, unlike 0: there is nothing left to do, until the next run.
+        EXIT WHEN v_error IS NOT NULL OR v_next >= v_until OR v_moved IS NULL;
         BEGIN
             PERFORM pg_sleep(greatest(0, extract(EPOCH FROM v_next - clock_timestamp())));
         EXCEPTION
@@ -56,7 +57,7 @@ $$;
 
 -- sqlfluff reads the arguments of a procedure as a list of columns.
 COMMENT ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) IS -- noqa: layout.spacing
-'Runs a function that takes no argument and returns how many rows it moved, again and again for p_repeat_for, and commits each time; records the run in ops.job_runs. Gives the run_id, negative if skipped.';
+'Runs a function that takes no argument and returns how many rows it moved, again and again for p_repeat_for or until it returns NULL, and commits each time; records the run in ops.job_runs. Gives the run_id, negative if skipped.';
 
 REVOKE ALL ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) FROM PUBLIC;
 GRANT EXECUTE ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) TO eav_jobs;
