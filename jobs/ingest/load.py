@@ -12,6 +12,7 @@ from psycopg import errors, sql
 from jobs import db
 from jobs.db import Connection, translated
 from jobs.errors import JobsError
+from jobs.ingest import binary
 from jobs.ingest.parse import Bad, Good, timestamp
 from jobs.ingest.source import Gap, Mark, Source
 
@@ -20,8 +21,7 @@ UNKNOWN_FOR: Final = 2.0
 """Seconds until a name that is no attribute is asked for again: the flush may have registered it."""
 UNKNOWN_MOST: Final = 100_000
 
-Attribute = tuple[int, str]
-"""attribute_id, data_type."""
+Attribute = binary.Attribute
 Attributes = dict[tuple[int, str], Attribute | None]
 """By (tenant_id, name); None is known to be unknown."""
 
@@ -155,6 +155,7 @@ class Stage:
         partition: str = "0",
         durable: bool = False,
         marked: bool = False,
+        as_binary: bool = False,
         fingerprint: Callable[[str | None], str | None] = lambda known: known,
         cache: AttributeCache | None = None,
         url: str = "",
@@ -163,6 +164,8 @@ class Stage:
         self.mark: Mark | None = None
         self.source_id = 0
         self._connection = connection
+        self._as_binary = as_binary
+        self._encode = binary.encode if as_binary else encode
         self._cache = cache or AttributeCache()
         self._url = url
         with translated(url):
@@ -252,7 +255,7 @@ class Stage:
                 if piece:
                     last = piece[-1][0] if isinstance(piece[-1], tuple) else piece[-1].offset
                 try:
-                    yield encode(piece, self.source_id, self._cache.known)
+                    yield self._encode(piece, self.source_id, self._cache.known)
                 except KeyError:
                     waiting.append(piece)
 
@@ -264,7 +267,8 @@ class Stage:
             if waiting:
                 missing = self._cache.missing(row for piece in waiting for row in piece)
                 self._cache.look_up(connection, missing)
-                self._copy(row[0], (encode(piece, self.source_id, self._cache.known) for piece in waiting))
+                encoded = (self._encode(piece, self.source_id, self._cache.known) for piece in waiting)
+                self._copy(row[0], encoded)
             if mark is not None:
                 self._note(last, mark)
         self.position = last
@@ -272,14 +276,21 @@ class Stage:
 
     def _copy(self, target: str, pieces: Iterable[bytes]) -> None:
         # The target is a qualified name of ours, quoted where that is needed.
-        statement = sql.SQL("COPY {} {} FROM STDIN").format(sql.SQL(target), _COLUMNS)
+        form = sql.SQL(" (FORMAT binary)" if self._as_binary else "")
+        statement = sql.SQL("COPY {} {} FROM STDIN{}").format(sql.SQL(target), _COLUMNS, form)
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            if self._as_binary:
+                copy.write(binary.HEADER)
             for piece in pieces:
                 copy.write(piece)
+            if self._as_binary:
+                copy.write(binary.TRAILER)
 
 
 @contextmanager
-def open_stage(url: str, source: Source, cache: AttributeCache | None = None) -> Iterator[Stage]:
+def open_stage(
+    url: str, source: Source, cache: AttributeCache | None = None, *, as_binary: bool = False
+) -> Iterator[Stage]:
     """A stage for a source, on a connection of its own that is closed at the end."""
     name = f"eav ingest {source.name} {source.partition}" if source.marked else f"eav ingest {source.name}"
     with db.translated(url), db.connect(url, "eav_ingest", name[:63]) as connection:
@@ -289,6 +300,7 @@ def open_stage(url: str, source: Source, cache: AttributeCache | None = None) ->
             partition=source.partition,
             durable=not source.replayable,
             marked=source.marked,
+            as_binary=as_binary,
             fingerprint=source.fingerprint,
             cache=cache,
             url=url,

@@ -42,6 +42,7 @@ class Fleet:
     at_once: int = MOST
     retry: float = 60.0
     accept_gap: bool = False
+    as_binary: bool = False
     limits: Limits = LIMITS
     progress: Callable[[int, str], None] = lambda _lines, _event: None
     clock: Callable[[], float] = time.monotonic
@@ -202,7 +203,7 @@ class Fleet:
         )
         result = ingest(
             source,
-            lambda one: open_stage(self.url, one),
+            lambda one: open_stage(self.url, one, as_binary=self.as_binary),
             patience=Patience(self.retry, sleep=self.stream.sleep),
             progress=self.progress,
             accept_gap=self.accept_gap,

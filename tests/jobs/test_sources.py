@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from jobs import db
+from jobs.cli import main
 from jobs.errors import JobsError
 from jobs.ingest.feed import FileFeed, StreamFeed
 from jobs.ingest.lines import StreamSource
@@ -257,3 +258,12 @@ def test_a_position_that_was_never_marked_comes_without_a_mark(jobs: Jobs, datab
     source = Given()
     take(database, source)
     assert source.sought == [(1, None)]
+
+
+def test_help_teaches(capsys: Read) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["ingest", "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    for word in ("kinesis://NAME", "--accept-gap", "--follow", "--jobs N", "exit codes"):
+        assert word in said
