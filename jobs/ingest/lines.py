@@ -29,12 +29,29 @@ class LongLine:
     size: int
     sha256: str
 
+    @classmethod
+    def of(cls, line: bytes, kept: int = KEPT_BYTES) -> LongLine:
+        """One that is in memory whole; its first `kept` bytes stay."""
+        return cls(line[:kept], len(line), hashlib.sha256(line).hexdigest())
+
     def __len__(self) -> int:
         """Bytes that are held."""
         return len(self.head)
 
 
-Line = bytes | LongLine
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes that stand for a line and are known to be none, and why."""
+
+    data: bytes
+    why: str
+
+    def __len__(self) -> int:
+        """Bytes that are held."""
+        return len(self.data)
+
+
+Line = bytes | LongLine | Unreadable
 
 
 class _Reader(Protocol):
@@ -42,7 +59,7 @@ class _Reader(Protocol):
     def close(self) -> None: ...
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Where bytes come from."""
 
     def read(self, timeout: float | None) -> bytes | None:
@@ -122,14 +139,14 @@ class LineReader:
     """
 
     def __init__(
-        self, source: Source, *, max_line: int = MAX_LINE, clock: Callable[[], float] = time.monotonic
+        self, source: ByteSource, *, max_line: int = MAX_LINE, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.position = 0
         self.tail: Line | None = None
         self._source = source
         self._max_line = max_line
         self._clock = clock
-        self._ready: list[bytes | LongLine] = []
+        self._ready: list[Line] = []
         self._open = _OpenLine(max_line)
         self._ended = False
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from psycopg import errors, sql
 
+from jobs import db
 from jobs.db import Connection, translated
 from jobs.errors import JobsError
+from jobs.ingest import binary
 from jobs.ingest.parse import Bad, Good, timestamp
+from jobs.ingest.source import Gap, Mark, Source
 
 OTHER_CONTENT: Final = "EAV01"
 UNKNOWN_FOR: Final = 2.0
 """Seconds until a name that is no attribute is asked for again: the flush may have registered it."""
 UNKNOWN_MOST: Final = 100_000
 
-Attribute = tuple[int, str]
-"""attribute_id, data_type."""
+Attribute = binary.Attribute
 Attributes = dict[tuple[int, str], Attribute | None]
 """By (tenant_id, name); None is known to be unknown."""
 
@@ -26,6 +29,7 @@ _COLUMNS: Final = sql.SQL(
     "(source_id, source_offset, tenant_id, entity_id, attribute_id, observed_at, value_number, value_time,"
     " value_bool, value_text, attribute, reason, raw)"
 )
+_LOCK: Final = "hashtextextended('ingest:' || %s || ':' || %s, 0)"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
@@ -76,6 +80,26 @@ def _encode_bad(row: Bad, source_id: int) -> str:
     )
 
 
+def marks(
+    connection: Connection, source: str, partition: str | None = None
+) -> dict[str, tuple[int, Mark | None]]:
+    """By partition of a source (or of one) its position, and what the source calls it."""
+    rows = connection.execute(
+        "SELECT partition, staged_through, mark, covered_until, ended FROM eav.ingest_marks(%s, %s)",
+        [source, partition],
+    ).fetchall()
+    return {name: (at, None if mark is None else Mark(mark, *rest)) for name, at, mark, *rest in rows}
+
+
+def is_free(connection: Connection, source: str, partition: str) -> bool:
+    """Whether nobody ingests a partition of a source at this moment."""
+    row = connection.execute(
+        f"SELECT CASE WHEN pg_try_advisory_lock({_LOCK}) THEN pg_advisory_unlock({_LOCK}) ELSE false END",
+        [partition, source] * 2,
+    ).fetchone()
+    return row == (True,)
+
+
 class AttributeCache:
     """The ids of attribute names, asked for once; that a name is unknown is believed for a short while."""
 
@@ -118,8 +142,9 @@ class AttributeCache:
 class Stage:
     """A source (and partition) of values, open for staging on this connection and on no other meanwhile.
 
-    `position` is the last offset that the database has, 0 if none. Raises SourceBusyError if somebody else
-    ingests the source now, JobsError if it was ingested with other content before.
+    `position` is the last offset that the database has, 0 if none; `mark`, if the source is `marked`, what the
+    source calls it, None if it was never marked. Raises SourceBusyError if somebody else ingests the source
+    now, JobsError if it was ingested with other content before.
     """
 
     def __init__(
@@ -129,19 +154,25 @@ class Stage:
         *,
         partition: str = "0",
         durable: bool = False,
+        marked: bool = False,
+        as_binary: bool = False,
         fingerprint: Callable[[str | None], str | None] = lambda known: known,
         cache: AttributeCache | None = None,
         url: str = "",
     ) -> None:
         self.position = 0
+        self.mark: Mark | None = None
         self.source_id = 0
         self._connection = connection
+        self._as_binary = as_binary
+        self._encode = binary.encode if as_binary else encode
         self._cache = cache or AttributeCache()
         self._url = url
         with translated(url):
             # Rows of a replayable source do not survive a crash before they are flushed: nothing is gained by
             # waiting for the disk. What is acknowledged to a source that cannot be replayed must be on it.
             connection.execute(f"SET synchronous_commit = {'on' if durable else 'off'}")
+            self._locked = [partition, source]
             self._lock(source, partition)
             known = connection.execute(
                 "SELECT eav.ingest_fingerprint(%s, %s)", [source, partition]
@@ -161,6 +192,9 @@ class Stage:
             assert row is not None
             self.source_id = row[0]
             # In a transaction of its own: an older snapshot would miss rows that a flush moves.
+            if marked:
+                self.position, self.mark = marks(connection, source, partition)[partition]
+                return
             row = connection.execute("SELECT eav.ingest_position(%s, %s)", [source, partition]).fetchone()
             assert row is not None
             self.position = row[0]
@@ -168,8 +202,7 @@ class Stage:
     def _lock(self, source: str, partition: str) -> None:
         """Hold the source for the session: two ingesters of one source would stage its lines twice."""
         row = self._connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended('ingest:' || %s || ':' || %s, 0))",
-            [partition, source],
+            f"SELECT pg_try_advisory_lock({_LOCK})", [partition, source]
         ).fetchone()
         assert row is not None
         if not row[0]:
@@ -177,8 +210,36 @@ class Stage:
                 f"{source}: another ingester is at it now: wait for its end, or give --source"
             )
 
-    def add(self, rows: Iterable[Sequence[Good | Bad]]) -> None:
+    def release(self) -> None:
+        """Let others have the source, for who keeps the connection; it is of no use any more."""
+        with translated(self._url):
+            self._connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", self._locked)
+
+    def note(self, mark: Mark) -> None:
+        """Mark the position that there is, without staging anything."""
+        with translated(self._url):
+            self._note(self.position, mark)
+        self.mark = mark
+
+    def gap(self, gap: Gap) -> None:
+        """Record what is missing behind the position, on disk when this returns."""
+        with translated(self._url), self._connection.transaction():
+            self._connection.execute("SET LOCAL synchronous_commit = on")
+            self._connection.execute(
+                "SELECT eav.ingest_gap(%s, %s, %s, %s, %s)",
+                [self.source_id, self.position, gap.begin, gap.end, gap.why],
+            )
+
+    def _note(self, position: int, mark: Mark) -> None:
+        self._connection.execute(
+            "SELECT eav.ingest_mark(%s, %s, %s, %s, %s)",
+            [self.source_id, position, mark.text, mark.covered_until, mark.ended],
+        )
+
+    def add(self, rows: Iterable[Sequence[Good | Bad]], mark: Mark | None = None) -> None:
         """Stage rows, all or none; they are in the database when this returns, `position` is the last one.
+
+        `mark` is what the source calls that position: the two become true together.
 
         They come in pieces, each made when the server already works on the one before. Names not seen before
         cannot be asked for in the middle of a COPY: their pieces wait for a second one in the transaction.
@@ -194,7 +255,7 @@ class Stage:
                 if piece:
                     last = piece[-1][0] if isinstance(piece[-1], tuple) else piece[-1].offset
                 try:
-                    yield encode(piece, self.source_id, self._cache.known)
+                    yield self._encode(piece, self.source_id, self._cache.known)
                 except KeyError:
                     waiting.append(piece)
 
@@ -206,15 +267,44 @@ class Stage:
             if waiting:
                 missing = self._cache.missing(row for piece in waiting for row in piece)
                 self._cache.look_up(connection, missing)
-                self._copy(row[0], (encode(piece, self.source_id, self._cache.known) for piece in waiting))
+                encoded = (self._encode(piece, self.source_id, self._cache.known) for piece in waiting)
+                self._copy(row[0], encoded)
+            if mark is not None:
+                self._note(last, mark)
         self.position = last
+        self.mark = mark
 
     def _copy(self, target: str, pieces: Iterable[bytes]) -> None:
         # The target is a qualified name of ours, quoted where that is needed.
-        statement = sql.SQL("COPY {} {} FROM STDIN").format(sql.SQL(target), _COLUMNS)
+        form = sql.SQL(" (FORMAT binary)" if self._as_binary else "")
+        statement = sql.SQL("COPY {} {} FROM STDIN{}").format(sql.SQL(target), _COLUMNS, form)
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            if self._as_binary:
+                copy.write(binary.HEADER)
             for piece in pieces:
                 copy.write(piece)
+            if self._as_binary:
+                copy.write(binary.TRAILER)
+
+
+@contextmanager
+def open_stage(
+    url: str, source: Source, cache: AttributeCache | None = None, *, as_binary: bool = False
+) -> Iterator[Stage]:
+    """A stage for a source, on a connection of its own that is closed at the end."""
+    name = f"eav ingest {source.name} {source.partition}" if source.marked else f"eav ingest {source.name}"
+    with db.translated(url), db.connect(url, "eav_ingest", name[:63]) as connection:
+        yield Stage(
+            connection,
+            source.name,
+            partition=source.partition,
+            durable=not source.replayable,
+            marked=source.marked,
+            as_binary=as_binary,
+            fingerprint=source.fingerprint,
+            cache=cache,
+            url=url,
+        )
 
 
 class SourceBusyError(JobsError):

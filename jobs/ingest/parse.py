@@ -187,9 +187,8 @@ def too_long(offset: int, head: bytes, size: int, sha256: str) -> Bad:
     return Bad(offset, "malformed", head[:KEPT_BYTES], f"{size} bytes, sha256 {sha256}")
 
 
-def rejected(reason: Reason, line: bytes, offset: int, record: object = None) -> Bad:
+def rejected(reason: Reason, line: bytes, offset: int, record: object = None, note: str | None = None) -> Bad:
     """The row of a bad line, cut to what is kept, with the tenant and the entity if they can be read."""
-    note = None
     if len(line) > KEPT_BYTES:
         note = f"{len(line)} bytes, the first {KEPT_BYTES} kept"
     ids: list[int | None] = [None, None]

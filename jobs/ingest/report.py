@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
@@ -13,9 +14,12 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
+from jobs.errors import JobsError
 from jobs.ingest.run import Result
 from jobs.ingest.settle import Outcome
 
+BEGIN: Final = "\0"
+"""An event that begins with it is the name of the next source."""
 EVERY: Final = 5.0
 """Seconds between two lines of progress where nobody watches a terminal."""
 
@@ -26,6 +30,7 @@ class Progress:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
+        self._lock = threading.Lock()
         self._name = ""
         self._lines = 0
         self._began = self._next = clock()
@@ -52,13 +57,17 @@ class Progress:
         self._next = self._began + EVERY
 
     def lines(self, lines: int, event: str) -> None:
-        """So many more lines, or something that happened."""
-        if event:
-            self._console.print(event, markup=False, highlight=False, soft_wrap=True)
-            return
-        self._lines += lines
-        rate = self._lines / max(self._clock() - self._began, 1e-3)
-        self.say(f"{self._name}: {self._lines:,} lines, {rate:,.0f}/s")
+        """So many more lines, or something that happened. Several threads may say so."""
+        with self._lock:
+            if event.startswith(BEGIN):
+                self.begin(event.removeprefix(BEGIN))
+                return
+            if event:
+                self._console.print(event, markup=False, highlight=False, soft_wrap=True)
+                return
+            self._lines += lines
+            rate = self._lines / max(self._clock() - self._began, 1e-3)
+            self.say(f"{self._name}: {self._lines:,} lines, {rate:,.0f}/s")
 
     def say(self, text: str) -> None:
         """Where we are."""
@@ -69,12 +78,29 @@ class Progress:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+@dataclass
+class Done:
+    """What a run of the command amounts to."""
+
+    reports: list[Report] = field(default_factory=list)
+    failure: JobsError | None = None
+    interrupted: bool = False
+    at_once: bool = False
+    """Whether the sources were ingested at the same time."""
+
+
 @dataclass(frozen=True)
 class Report:
     """One source's result, with what the database said of it (None if it was not asked)."""
 
     result: Result
     outcome: Outcome | None
+
+    @property
+    def label(self) -> str:
+        """The source, and which partition of it if it has several."""
+        result = self.result
+        return result.source if result.partition == "0" else f"{result.source} {result.partition}"
 
     @property
     def settled(self) -> bool:
@@ -101,6 +127,7 @@ class Report:
         result = self.result
         return {
             "source": result.source,
+            "partition": result.partition,
             "lines": result.counts.lines,
             "accepted": self.accepted,
             "rejected": dict(sorted(self.rejected.items())),
@@ -115,13 +142,17 @@ class Report:
         }
 
 
-def as_dict(reports: Iterable[Report]) -> dict[str, Any]:
-    """The object that --json prints: totals, and the sources they are made of."""
+def as_dict(reports: Iterable[Report], seconds: float | None = None) -> dict[str, Any]:
+    """The object that --json prints: totals, and the sources they are made of.
+
+    `seconds` is what those took that were ingested at the same time; without it their times are added up.
+    """
     sources = [report.as_dict() for report in reports]
     rejected: Counter[str] = Counter()
     for source in sources:
         rejected.update(source["rejected"])
-    seconds = sum(source["seconds"] for source in sources)
+    if seconds is None:
+        seconds = sum(source["seconds"] for source in sources)
     totals = {
         key: sum(source[key] for source in sources) for key in ("lines", "accepted", "blank", "skipped")
     }
@@ -135,7 +166,7 @@ def as_dict(reports: Iterable[Report]) -> dict[str, Any]:
     }
 
 
-def show(console: Console, reports: Sequence[Report]) -> None:
+def show(console: Console, reports: Sequence[Report], seconds: float | None = None) -> None:
     """The result for people."""
     made = Table(title="ingested", title_justify="left")
     made.add_column("source", overflow="fold")
@@ -146,18 +177,22 @@ def show(console: Console, reports: Sequence[Report]) -> None:
         facts = report.as_dict()
         numbers = [facts["lines"], facts["accepted"], report.rejected.total(), facts["skipped"]]
         made.add_row(
-            facts["source"],
+            report.label,
             *(f"{number:,}" for number in (*numbers, facts["lines_per_second"])),
             "durable" if report.settled else "staged",
         )
     console.print(made)
+    if len(reports) > 1:
+        total = as_dict(reports, seconds)
+        console.print(
+            f"together: {total['lines']:,} lines, {total['accepted']:,} accepted, {total['lines_per_second']:,}/s",
+            highlight=False,
+        )
     for report in reports:
         if report.rejected:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejected.most_common())
-            console.print(f"{report.result.source}: rejected {reasons}", markup=False, highlight=False)
+            console.print(f"{report.label}: rejected {reasons}", markup=False, highlight=False)
         if report.result.counts.blank:
-            console.print(
-                f"{report.result.source}: {report.result.counts.blank:,} lines were blank", markup=False
-            )
+            console.print(f"{report.label}: {report.result.counts.blank:,} lines were blank", markup=False)
     if not all(report.settled for report in reports):
         console.print("staged values become durable with the next flush: python -m jobs worker, or run flush")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from jobs.errors import ConnectionLostError, JobsError
-from jobs.ingest.feed import Counts, Feed
 from jobs.ingest.load import SourceBusyError, Stage
+from jobs.ingest.source import Counts, Gap, GapError, Source
 
 REMEMBERED: Final = 10_000
 """Batches whose counts can be taken back when a crash of the server makes us send them again."""
@@ -30,6 +30,7 @@ class Result:
     seconds: float = 0.0
     reconnects: int = 0
     cut_off: str | None = None
+    partition: str = "0"
 
 
 class Patience:
@@ -87,33 +88,36 @@ class _Tally:
 
 
 def ingest(
-    feed: Feed,
-    open_stage: Callable[[Feed], AbstractContextManager[Stage]],
+    source: Source,
+    open_stage: Callable[[Source], AbstractContextManager[Stage]],
     *,
     patience: Patience,
     progress: Callable[[int, str], None] = lambda _lines, _event: None,
+    accept_gap: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
-    """Stage all of `feed`, from where the database says on.
+    """Stage all of `source`, from where the database says on.
 
     When the connection is lost it asks again where to go on, and does so for as long as `patience` lasts
     since the last batch that went well. `progress` gets the lines of each batch, or 0 and what happened.
-    Raises JobsError; what was staged before stays, and a next call goes on behind it.
+    Raises JobsError, GapError unless gaps are accepted, which records them; what was staged before stays, and
+    a next call goes on behind it.
     """
-    result = Result(feed.name)
+    result = Result(source.name, partition=source.partition)
     tally = _Tally()
     began = clock()
     opened = False
     try:
         while True:
             try:
-                with open_stage(feed) as stage:
+                with open_stage(source) as stage:
                     if not opened:
                         result.source_id, result.skipped = stage.source_id, stage.position
                         opened = True
-                    feed.seek(stage.position)
                     tally.rewind(stage.position)
-                    for lines in _batches(feed, stage, tally):
+                    work = _Work(source, stage, tally, accept_gap, progress)
+                    work.seek()
+                    for lines in work.batches():
                         patience.reset()
                         progress(lines, "")
                     result.last = stage.position
@@ -127,17 +131,75 @@ def ingest(
                 progress(0, f"{error}; trying again")
                 patience.wait(error)
     finally:
-        feed.close()
+        source.close()
         result.counts = tally.total()
         result.seconds = clock() - began
-    result.cut_off = feed.cut_off()
+    result.cut_off = source.cut_off()
     return result
 
 
-def _batches(feed: Feed, stage: Stage, tally: _Tally) -> Iterator[int]:
-    while (batch := feed.next()) is not None:
-        counts = Counts()
-        stage.add(batch.rows(counts))
-        tally.add(stage.position, counts)
-        feed.done(stage.position)
-        yield len(batch.lines)
+@dataclass
+class _Work:
+    """One source on one connection."""
+
+    source: Source
+    stage: Stage
+    tally: _Tally
+    accept_gap: bool
+    progress: Callable[[int, str], None]
+
+    def seek(self) -> None:
+        """Go on behind what the database has."""
+        while True:
+            try:
+                self.source.seek(self.stage.position, self.stage.mark)
+            except GapError as error:
+                self._accept(error)
+            else:
+                return
+
+    def batches(self) -> Iterator[int]:
+        """Stage all there is; yields the lines of each batch once it is in the database."""
+        expected: int | None = None
+        while True:
+            try:
+                batch = self.source.next()
+            except GapError as error:
+                self._accept(error)
+                self.seek()
+                continue
+            if batch is None:
+                return
+            if expected is not None and batch.first != expected:
+                self._jump(expected, batch.first)
+            expected = batch.last + 1
+            counts = Counts()
+            if batch.lines:
+                self.stage.add(batch.rows(counts), batch.mark)
+            elif batch.mark is not None:
+                self.stage.note(batch.mark)
+            self.tally.add(self.stage.position, counts)
+            self.source.done(self.stage.position)
+            yield len(batch.lines)
+
+    def _jump(self, expected: int, first: int) -> None:
+        """Lines that the source left out: noticed, and accepted by a person or not at all."""
+        name = self.source.name
+        if first < expected:
+            raise JobsError(f"{name}: line {first} came again behind line {expected - 1}: nothing was staged")
+        gap = Gap(str(expected), str(first - 1), "the source left them out")
+        text = f"{name}: lines {gap.begin} to {gap.end} are missing: to go on without them give --accept-gap"
+        error = GapError(text, gap)
+        if not self.accept_gap:
+            raise error
+        self._record(error)
+
+    def _accept(self, error: GapError) -> None:
+        if not self.accept_gap:
+            raise error
+        self._record(error)
+        self.source.accept(error.gap)
+
+    def _record(self, error: GapError) -> None:
+        self.stage.gap(error.gap)
+        self.progress(0, f"{error}; recorded in eav.ingest_gaps and accepted")

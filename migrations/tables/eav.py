@@ -240,6 +240,31 @@ ingest_checkpoint_log = Table(
     schema=SCHEMA,
 )
 
+ingest_source_marks = Table(
+    "ingest_source_marks",
+    metadata,
+    Column("source_id", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    instant("covered_until", nullable=True),
+    Column("ended", Boolean, nullable=False),
+    Column("mark", Text, nullable=False),
+    PrimaryKeyConstraint("source_id", "position"),
+    schema=SCHEMA,
+)
+
+ingest_gaps = Table(
+    "ingest_gaps",
+    metadata,
+    Column("source_id", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    instant("noticed_at"),
+    Column("gap_from", Text, nullable=False),
+    Column("gap_to", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    PrimaryKeyConstraint("source_id", "position"),
+    schema=SCHEMA,
+)
+
 for _name in ("staging_progress", "staging_progress_durable"):
     Table(
         _name,

@@ -27,6 +27,9 @@ FUNCTIONS = (
     "eav.ingest_fingerprint",
     "eav.ingest_target",
     "eav.ingest_position",
+    "eav.ingest_marks",
+    "eav.ingest_mark",
+    "eav.ingest_gap",
     "ops.prune_ingest",
 )
 
@@ -76,6 +79,31 @@ def upgrade() -> None:
                 LIMIT 1
             ) AS c;
             COMMENT ON VIEW eav.ingest_checkpoint IS 'Up to which offset each source is durable';
+
+            CREATE TABLE eav.ingest_source_marks (
+                source_id bigint NOT NULL,
+                position bigint NOT NULL,
+                covered_until timestamptz,
+                ended boolean NOT NULL,
+                mark text NOT NULL,
+                CONSTRAINT ingest_source_marks_pkey PRIMARY KEY (source_id, position)
+            );
+            COMMENT ON TABLE eav.ingest_source_marks IS
+            'What a source itself calls a position (a sequence number), written in the transaction that stages the rows up to it. Logged, though the rows may not be: after a crash the mark of whatever checkpoint is left must be there, those beyond it are of no use and do no harm';
+            COMMENT ON COLUMN eav.ingest_source_marks.covered_until IS 'All that had arrived at the source before then is at or before this position';
+            COMMENT ON COLUMN eav.ingest_source_marks.ended IS 'Nothing will follow: a shard that was closed and read to its end';
+
+            CREATE TABLE eav.ingest_gaps (
+                source_id bigint NOT NULL,
+                position bigint NOT NULL,
+                noticed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+                gap_from text NOT NULL,
+                gap_to text NOT NULL,
+                why text NOT NULL,
+                CONSTRAINT ingest_gaps_pkey PRIMARY KEY (source_id, position)
+            );
+            COMMENT ON TABLE eav.ingest_gaps IS 'What is missing of a source, behind an offset of it: noticed by its ingester, and accepted by a person';
+            COMMENT ON COLUMN eav.ingest_gaps.gap_from IS 'In the terms of the source: a line, or a sequence number';
             """,
         )
         for table, kind in (("staging_progress", "UNLOGGED "), ("staging_progress_durable", "")):
@@ -167,7 +195,8 @@ def upgrade() -> None:
             op,
             """
             GRANT SELECT ON eav.staging_marker, eav.staging_progress, eav.staging_progress_durable,
-                eav.ingest_sources, eav.ingest_checkpoint, eav.ingest_checkpoint_log TO eav_jobs;
+                eav.ingest_sources, eav.ingest_checkpoint, eav.ingest_checkpoint_log, eav.ingest_source_marks,
+                eav.ingest_gaps TO eav_jobs;
             -- How much is staged, since when and whose; not what: across tenants nobody reads values without a record of it.
             GRANT SELECT (lane, batch, source_id, source_offset, tenant_id, observed_at, staged_at)
             ON eav.entity_values_ingest TO eav_jobs;
@@ -184,5 +213,6 @@ def downgrade() -> None:
         run(op, "DROP VIEW eav.ingest_checkpoint")
         run(
             op,
-            "DROP TABLE eav.staging_progress, eav.staging_progress_durable, eav.ingest_checkpoint_log, eav.ingest_sources",
+            "DROP TABLE eav.staging_progress, eav.staging_progress_durable, eav.ingest_gaps, eav.ingest_source_marks,"
+            " eav.ingest_checkpoint_log, eav.ingest_sources",
         )

@@ -25,6 +25,8 @@ MACHINERY: dict[tuple[str, str], set[str]] = {
     ("eav_jobs", "eav.ingest_sources"): set(),
     ("eav_jobs", "eav.ingest_checkpoint"): set(),
     ("eav_jobs", "eav.ingest_checkpoint_log"): set(),
+    ("eav_jobs", "eav.ingest_source_marks"): set(),
+    ("eav_jobs", "eav.ingest_gaps"): set(),
     ("eav_jobs", "eav.staging_marker"): set(),
     ("eav_jobs", "eav.staging_progress"): set(),
     ("eav_jobs", "eav.staging_progress_durable"): set(),
@@ -91,6 +93,9 @@ CALLS: dict[str, dict[str, str]] = {
         "eav.ingest_fingerprint": "SELECT eav.ingest_fingerprint('feed')",
         "eav.ingest_target": "SELECT eav.ingest_target()",
         "eav.ingest_position": "SELECT eav.ingest_position('feed')",
+        "eav.ingest_marks": "SELECT * FROM eav.ingest_marks('feed')",
+        "eav.ingest_mark": "SELECT eav.ingest_mark(1, 100, '4959', now()) IS NULL",
+        "eav.ingest_gap": "SELECT eav.ingest_gap(1, 100, '4959', '4960', 'expired') IS NULL",
         "eav.ingest_outcome": "SELECT * FROM eav.ingest_outcome(1, 0, 100, '-infinity')",
     },
     "eav_jobs": {
