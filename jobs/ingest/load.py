@@ -85,6 +85,11 @@ class AttributeCache:
         self._unknown: set[tuple[int, str]] = set()
         self._ask_again = 0.0
 
+    def forget(self) -> None:
+        """Have everything asked for again."""
+        self.known.clear()
+        self._unknown.clear()
+
     def forget_unknown(self) -> None:
         """Have names that were unknown a while ago asked for again: the flush may have registered them."""
         if self._unknown and (self._clock() >= self._ask_again or len(self._unknown) > UNKNOWN_MOST):
@@ -137,6 +142,8 @@ class Stage:
         self.source_id = 0
         self._connection = connection
         self._cache = cache or AttributeCache()
+        # A crash or a failover can take back what was registered last: the id may be another attribute's now.
+        self._cache.forget()
         self._url = url
         with translated(url):
             # Rows of a replayable source do not survive a crash before they are flushed: nothing is gained by
