@@ -109,6 +109,11 @@ class AttributeCache:
         self._unknown: set[tuple[int, str]] = set()
         self._ask_again = 0.0
 
+    def forget(self) -> None:
+        """Have everything asked for again."""
+        self.known.clear()
+        self._unknown.clear()
+
     def forget_unknown(self) -> None:
         """Have names that were unknown a while ago asked for again: the flush may have registered them."""
         if self._unknown and (self._clock() >= self._ask_again or len(self._unknown) > UNKNOWN_MOST):
@@ -167,6 +172,8 @@ class Stage:
         self._as_binary = as_binary
         self._encode = binary.encode if as_binary else encode
         self._cache = cache or AttributeCache()
+        # A crash or a failover can take back what was registered last: the id may be another attribute's now.
+        self._cache.forget()
         self._url = url
         with translated(url):
             # Rows of a replayable source do not survive a crash before they are flushed: nothing is gained by
