@@ -15,9 +15,10 @@ from uuid import uuid4
 import pytest
 
 from jobs import db
-from jobs.ingest.feed import Feed, FileFeed, Limits
+from jobs.ingest.feed import FileFeed, Limits
 from jobs.ingest.load import AttributeCache, Stage
 from jobs.ingest.run import Patience, ingest
+from jobs.ingest.source import Source
 from local.cluster import Cluster, start_on_free_port, temporary_folder
 from tests.conftest import Database, in_database
 from tests.jobs.conftest import line, lines, values
@@ -284,7 +285,7 @@ def test_an_ingester_asks_for_ids_again_on_another_server(pair: Pair, tmp_path: 
     cache = AttributeCache()
 
     @contextmanager
-    def open_stage(feed: Feed) -> Iterator[Stage]:
+    def open_stage(feed: Source) -> Iterator[Stage]:
         with db.translated(""), db.connect(pair.either.url, "eav_ingest", "ingest") as connection:
             yield Stage(connection, feed.name, fingerprint=feed.fingerprint, cache=cache)
 

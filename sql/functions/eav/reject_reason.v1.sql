@@ -41,7 +41,7 @@ RETURN CASE
             CASE WHEN num_nonnulls(p_number, p_text, p_bool, p_time) = 0 THEN 'missing_field' ELSE 'wrong_type' END
     WHEN NOT isfinite(p_time) OR p_time < '0001-01-01 00:00:00+00' THEN 'out_of_range'
     WHEN p_number < p_min_value OR p_number > p_max_value OR length(p_text) > p_max_length THEN 'out_of_range'
-    WHEN p_time IS NULL AND NOT p_allowed @> CASE
+    WHEN p_allowed IS NOT NULL AND p_time IS NULL AND NOT p_allowed @> CASE
         WHEN p_number IS NOT NULL THEN to_jsonb(p_number)
         WHEN p_text IS NOT NULL THEN to_jsonb(p_text)
         ELSE to_jsonb(p_bool)
