@@ -25,6 +25,8 @@ TICK: Final = 1.0
 """Seconds between two looks at the shards that somebody else reads, or that wait for their parents."""
 LIST_EVERY: Final = 2.0
 """Seconds until the shards are listed again: the stream may have been resharded."""
+LOOK_EVERY: Final = 5.0
+"""Seconds until the database is asked again how far each shard is: that reads all that is staged."""
 MOST: Final = 256
 """Shards that one process reads at once, if nothing else is said: each is a connection."""
 
@@ -114,9 +116,9 @@ class Fleet:
         try:
             connection = self._connect()
             with db.translated(self.url):
-                self._look_at(connection)
-                left = self._left()
-                ready = [one for one in left if self._parents_ended(one)]
+                if self.clock() >= self._look_again:
+                    self._look_at(connection)
+                ready = [one for one in self._left() if self._parents_ended(one)]
                 free = [one for one in ready if is_free(connection, self.name, one)]
         except ConnectionLostError as error:
             self._disconnect()
@@ -133,7 +135,7 @@ class Fleet:
     def _look_at(self, connection: db.Connection) -> None:
         """What the database has of each shard: less than it had, after a crash that emptied the slots."""
         self._known = marks(connection, self.name)
-        self._look_again = self.clock() + LIST_EVERY
+        self._look_again = self.clock() + LOOK_EVERY
         self._look_for_the_vanished(connection)
         for shard_id, state in list(self._over.items()):
             position, mark = self._known.get(shard_id, (0, None))
@@ -216,6 +218,8 @@ class Fleet:
             self.stream.stop.wait(timeout or 0)
             return False
         done, _ = wait(self._running, timeout, FIRST_COMPLETED)
+        if done:
+            self._look_again = 0.0
         for future in done:
             shard_id = self._running.pop(future)
             try:
