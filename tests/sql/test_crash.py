@@ -1,31 +1,19 @@
-"""What a crash, a restart and a promotion do to staged values: the producer's position is always the right one."""
+"""What a crash and a restart do to staged values: the producer's position is always the right one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 
 import psycopg
 import pytest
 
-from local.binaries import choose, installed
-from local.cluster import Cluster, start_on_free_port, temporary_cluster, temporary_folder
-from tests.conftest import Database, run_alembic
+from local.cluster import Cluster
+from tests.conftest import Database
 from tests.sql.staging import Row, Tenant, copy, drain, flush, make_tenant, scalar, stored
 
 pytestmark = pytest.mark.cluster
 
 SOURCE = "events.ndjson"
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    if choose(installed()) is None:
-        pytest.skip("no PostgreSQL server programs on this machine: python -m local install")
-    with temporary_cluster() as made:
-        done = run_alembic(made.url(), "upgrade", "head")
-        assert done.returncode == 0, done.stderr
-        yield made
 
 
 def send(database: Database, tenant: Tenant, upto: int) -> None:
@@ -74,9 +62,9 @@ def restart(cluster: Cluster) -> Cluster:
     [pytest.param(kill, False, id="kill -9"), pytest.param(restart, True, id="clean restart")],
 )
 def test_exactly_once_through(
-    cluster: Cluster, interrupt: Callable[[Cluster], Cluster], survives: bool
+    killable: Cluster, doomed: Database, interrupt: Callable[[Cluster], Cluster], survives: bool
 ) -> None:
-    database = Database(cluster.url())
+    cluster, database = killable, doomed
     tenant = make_tenant(database)
     send(database, tenant, 30)
     with database.session() as connection:
@@ -92,8 +80,8 @@ def test_exactly_once_through(
     assert stored(database) == list(range(1, 61))
 
 
-def test_the_durable_lane_keeps_what_it_acknowledged(cluster: Cluster) -> None:
-    database = Database(cluster.url())
+def test_the_durable_lane_keeps_what_it_acknowledged(killable: Cluster, doomed: Database) -> None:
+    cluster, database = killable, doomed
     tenant = make_tenant(database)
     rows = [Row(None, None, tenant.tenant_id, 1, tenant.attributes["cpu"], value_number=n) for n in range(9)]
     with database.session() as connection:
@@ -106,9 +94,9 @@ def test_the_durable_lane_keeps_what_it_acknowledged(cluster: Cluster) -> None:
     assert stored(database) == list(range(9))
 
 
-def test_a_flush_whose_commit_was_lost_is_done_again(cluster: Cluster) -> None:
+def test_a_flush_whose_commit_was_lost_is_done_again(killable: Cluster, doomed: Database) -> None:
     """Values and checkpoint go together: whichever of the two states the crash leaves, the end is the same."""
-    database = Database(cluster.url())
+    cluster, database = killable, doomed
     tenant = make_tenant(database)
     send(database, tenant, 30)
     with database.session() as connection:
@@ -123,35 +111,3 @@ def test_a_flush_whose_commit_was_lost_is_done_again(cluster: Cluster) -> None:
     send(database, tenant, 30)
     settle(database)
     assert stored(database) == list(range(1, 31))
-
-
-def test_exactly_once_through_the_promotion_of_a_replica(cluster: Cluster) -> None:
-    primary = Database(cluster.url())
-    tenant = make_tenant(primary)
-    with temporary_folder() as folder:
-        standby = cluster.create_standby(folder / "standby")
-        try:
-            start_on_free_port(standby)
-            send(primary, tenant, 30)
-            settle(primary)
-            send(primary, tenant, 50)
-            flushed = primary.one("SELECT pg_current_wal_flush_lsn()")
-            replica = Database(standby.url())
-            with closing(replica.connect()) as watcher:
-                while not scalar(watcher, "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", flushed):
-                    pass
-            cluster.kill()
-            standby.promote()
-            assert position(replica) == 30
-            send(replica, tenant, 60)
-            settle(replica)
-            assert stored(replica) == list(range(1, 61))
-            with replica.session() as connection:
-                attrs = dict(
-                    connection.execute(
-                        "SELECT entity_id, hot_attrs -> 'cpu' FROM eav.entity_jsonb"
-                    ).fetchall()
-                )
-            assert set(attrs) == set(range(1, 11))
-        finally:
-            standby.stop("immediate")
