@@ -31,15 +31,19 @@ def crash_under_load(
     database: Database,
     crashes: int,
     flusher: Callable[[Connection, int], int] = flush,
-    seed: int = SEED,
+    rounds: int = 1,
 ) -> Load:
-    """Kills the server `crashes` times while a load runs, then checks what is there."""
-    print(f"EAV_SEED={seed}")
-    dice = random.Random(seed)
-    load = Load(database, seed=seed, flusher=flusher, chores=CHORES)
+    """Kills the server `crashes` times while a load runs, then checks what is there.
+
+    Before each crash there has been progress `rounds` times, however slow the machine is.
+    """
+    print(f"EAV_SEED={SEED}")
+    dice = random.Random(SEED)
+    load = Load(database, seed=SEED, flusher=flusher, chores=CHORES)
     with load.running():
         for _ in range(crashes):
-            load.await_progress()
+            for _ in range(rounds):
+                load.await_progress()
             time.sleep(dice.uniform(0, 0.4))  # any moment is meant
             # At once, as a machine dies, or the postmaster alone: its children see that and end by themselves.
             cluster.kill(patience=dice.choice((0.0, 2.0)))
@@ -152,4 +156,4 @@ def test_the_loop_finds_what_is_wrong(killable: Cluster, doomed: Database, fault
     with doomed.session() as connection:
         connection.execute(fault.sql.encode())
     with pytest.raises(AssertionError, match=r"missing|too many|lost|were sent"):
-        crash_under_load(killable, doomed, 4, fault.flusher)
+        crash_under_load(killable, doomed, 4, fault.flusher, rounds=8)

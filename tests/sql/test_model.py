@@ -624,7 +624,7 @@ class Platform(RuleBasedStateMachine):
         self.dirty = True
         self.the_database_is_what_the_model_says()
         if self.has_backfill:
-            for _ in range(100):
+            for _ in range(2000):
                 if not scalar(self.admin, "SELECT count(*) FROM eav.hot_backfill WHERE finished_at IS NULL"):
                     break
                 self.admin.execute("SELECT eav.backfill_hot()")
