@@ -284,7 +284,7 @@ def test_any_order_of_values_switches_and_steps_ends_right(
 
 
 def test_values_that_come_in_meanwhile_are_all_there_and_seen(database: Database) -> None:
-    """A flusher and a reader beside a runner, while the attribute goes from column to column and is cold for a while."""
+    """A flusher and a reader beside a runner, while the attribute goes from column to column."""
     tenant = make_tenant(database)
     stop = threading.Event()
     gone: list[Any] = []
@@ -338,7 +338,8 @@ def test_volatile_values_are_updated_without_touching_an_index(database: Databas
             drain(connection)
         connection.execute("SELECT pg_stat_force_next_flush()")
         ((updated, hot),) = connection.execute(
-            "SELECT sum(n_tup_upd), sum(n_tup_hot_upd) FROM pg_stat_user_tables WHERE relname LIKE 'entity\\_jsonb\\_p%'"
+            "SELECT sum(n_tup_upd), sum(n_tup_hot_upd) FROM pg_stat_user_tables"
+            " WHERE relname LIKE 'entity\\_jsonb\\_p%'"
         ).fetchall()
         assert (updated, hot) == (40, 40)
 

@@ -13,9 +13,9 @@
 --   entities.
 SELECT
     e.entity_id,
-    e.hot_attrs || e.hot_volatile AS hot_attrs,
     c.latest,
-    c.observed_at
+    c.observed_at,
+    e.hot_attrs || e.hot_volatile AS hot_attrs
 FROM eav.entity_jsonb AS e
 CROSS JOIN
     LATERAL (
