@@ -7,9 +7,9 @@ SELECT
     b.attribute_id,
     b.entities_done,
     b.requested_at,
-    b.progressed_at,
     b.expected_at,
     b.done_until AS history_done_back_to,
+    nullif(b.progressed_at, '-infinity') AS progressed_at,
     CASE
         WHEN b.finished_at IS NOT NULL THEN 'finished'
         WHEN b.started_at IS NULL THEN 'waiting for flushes under way'

@@ -5,8 +5,8 @@
 -- param tenant_id: whose values
 -- param filter = {}: JSON object; an entity fulfils all of it
 -- param rows = 100: how many at most; for the next page eav.find_entities takes the last entity as p_after
--- index: entity_jsonb_hot_attrs_idx for values of hot attributes that are not volatile, where few entities match; else
---   entity_jsonb_pkey in order of entity until there are enough
+-- index: none that EXPLAIN shows: inside the function the GIN index of values that are not volatile, where few entities
+--   match; else the key, in order of entity until there are enough
 SELECT
     f.entity_id,
     f.observed_at,
