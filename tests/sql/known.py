@@ -215,6 +215,11 @@ def _operations(connection: Connection) -> None:
         [BASE],
     )
     connection.execute("SELECT eav.ingest_source('silent')")
+    connection.execute(
+        "INSERT INTO eav.hot_backfill (attribute_id, turned_hot, started_at, tidied_at, share_done)"
+        " SELECT attribute_id, true, %s, %s, 0.25 FROM eav.attributes WHERE tenant_id = %s AND name = 'status'",
+        [BASE, BASE, TENANT],
+    )
     for lane, rows in ((0, 3), (2, 7)):
         connection.execute(
             f"INSERT INTO eav.staging_{lane}_0 (tenant_id, staged_at)"

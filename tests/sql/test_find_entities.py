@@ -74,7 +74,8 @@ class World:
         with database.session() as connection:
             connection.execute("DELETE FROM eav.entities WHERE tenant_id = %s", (tenant.tenant_id,))
             connection.execute(
-                "INSERT INTO eav.entities (tenant_id, entity_id) SELECT %s, n FROM generate_series(%s::bigint, %s) AS n",
+                "INSERT INTO eav.entities (tenant_id, entity_id) SELECT %s, n"
+                " FROM generate_series(%s::bigint, %s) AS n",
                 (tenant.tenant_id, base, base + ENTITIES + (0 if base > 1 else -1)),
             )
             for attribute, (_, _, volatile, _) in KINDS.items():
@@ -303,7 +304,8 @@ def crowded(database: Database) -> Database:
     with database.session() as connection:
         connection.execute(
             "INSERT INTO eav.entity_jsonb (tenant_id, entity_id, observed_at, hot_attrs, hot_times)"
-            " SELECT 1, n, now(), jsonb_build_object('rack', 'r' || n % 5000, 'env', CASE n % 2 WHEN 0 THEN 'a' ELSE 'b' END),"
+            " SELECT 1, n, now(), jsonb_build_object('rack', 'r' || n % 5000, 'env',"
+            " CASE n % 2 WHEN 0 THEN 'a' ELSE 'b' END),"
             """ '{"rack": 0, "env": 0}' FROM generate_series(1, 20000) AS n"""
         )
         connection.execute("VACUUM ANALYZE eav.entity_jsonb")

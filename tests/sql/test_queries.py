@@ -238,6 +238,18 @@ def test_hot_filter(known: Known, ask: Ask) -> None:
     assert [row["entity_id"] for row in first] == sorted(hot_of(known, status="online"))[:3]
 
 
+def test_hot_filter_takes_ranges(known: Known, ask: Ask) -> None:
+    wanted = '{"status": {"in": ["online"]}, "priority": {"gte": 3, "lt": 8}}'
+    expected = [e for e, a in hot_of(known, status="online").items() if 3 <= a["priority"] < 8]
+    assert [row["entity_id"] for row in ask("hot_filter", filter=wanted)] == sorted(expected)
+    assert ask("hot_count", filter=wanted) == [{"count": len(expected)}]
+    assert expected
+
+
+def test_hot_backfill(known: Known, ask: Ask) -> None:
+    assert [(r["step"], r["percent_done"]) for r in ask("hot_backfill")] == [("history", Decimal("25.0"))]
+
+
 def test_hot_filter_at_least(known: Known, ask: Ask) -> None:
     rows = ask("hot_filter_at_least", filter='{"status": "online"}', attribute="priority", at_least=6)
     expected = {e: a for e, a in hot_of(known, status="online").items() if a["priority"] >= 6}

@@ -44,7 +44,6 @@ SIDEWAYS = (
     "SELECT * FROM eav.find_entities('{}', p_limit => 10000)",
     'SELECT * FROM eav.find_entities(\'{"temp": {"gte": 0}}\', p_limit => 10000)',
     "SELECT * FROM eav.find_entities('{\"note\": {\"exists\": true}}', p_return => '{temp,note}')",
-    "SELECT * FROM eav.find_entities('{\"SECRET-temp\": 2222222.5}', p_return => '{SECRET-note}')",
     "SELECT * FROM pg_stats WHERE schemaname NOT LIKE 'pg\\_%'",
     "SELECT * FROM pg_stats_ext",
     "SELECT * FROM pg_statistic",
@@ -245,8 +244,9 @@ def attack_oracles(connection: Connection, role: str) -> list[str]:
         for values in (there, missing):
             with acting(connection, role, "1") as notices:
                 state, said = outcome(connection, text.format(**values))
-                for value in map(str, values.values()):
-                    said = said.replace(value, "…")
+                for key, value in values.items():
+                    if f"{{{key}}}" in text:  # a small id is part of many a number
+                        said = said.replace(str(value), "…")
                 answers.append((state, said, list(notices)))
         if answers[0] != answers[1]:
             found.append(f"{role}: {text}: {answers[0]} against {answers[1]}")

@@ -43,7 +43,7 @@ BEGIN
     IF v_work.started_at IS NULL THEN
         BEGIN
             -- New flushes queue behind this one, so it does not wait for long.
-            PERFORM set_config('lock_timeout', '2s', true);
+            PERFORM set_config('lock_timeout', '1s', true);
             PERFORM eav.lock_catalog(true);
             v_work.started_at := clock_timestamp();
         EXCEPTION

@@ -1,6 +1,7 @@
 -- lint: ignore-file search-path: a SQL-standard body is bound to its objects when created
 -- A SET clause would cost three times what the function does.
--- noqa: disable=references.consistent (parameters have no table)
+-- Parameters have no table:
+-- noqa: disable=references.consistent
 --
 -- The later event wins; of two events of the same moment the greater value, so that the outcome does not depend on the
 -- order of arrival. A value that is there already is not newer: nothing is written for it.

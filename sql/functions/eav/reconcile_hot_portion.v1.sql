@@ -13,6 +13,7 @@ DECLARE
     v_next bigint;
     v_swept record;
     v_changed bigint := 0;
+    v_worked boolean := false; -- something of it in every call, however short
 BEGIN
     -- As a flush does: an attribute that turns cold waits until nobody goes by what it was.
     PERFORM eav.lock_catalog(false);
@@ -35,8 +36,11 @@ BEGIN
         v_round.told := false;
     END IF;
     -- Attribute by attribute, one range of time of each.
-    WHILE v_round.attribute_id IS NOT NULL AND (clock_timestamp() < v_until OR p_since IS NOT NULL) LOOP
-        SELECT min(a.attribute_id) INTO v_next FROM eav.attributes AS a WHERE a.is_hot AND a.attribute_id > v_round.attribute_id;
+    WHILE v_round.attribute_id IS NOT NULL AND (NOT v_worked OR clock_timestamp() < v_until OR p_since IS NOT NULL) LOOP
+        v_worked := true;
+        SELECT min(a.attribute_id) INTO v_next
+        FROM eav.attributes AS a
+        WHERE a.is_hot AND a.attribute_id > v_round.attribute_id;
         IF v_next IS NOT NULL THEN
             v_changed := v_changed + eav.merge_history(v_next, v_round.since, 'infinity');
         END IF;
@@ -44,7 +48,8 @@ BEGIN
     END LOOP;
     -- Then what should not be there, entity by entity.
     WHILE v_round.attribute_id IS NULL AND v_round.finished_at IS NULL
-        AND (clock_timestamp() < v_until OR p_since IS NOT NULL) LOOP
+        AND (NOT v_worked OR clock_timestamp() < v_until OR p_since IS NOT NULL) LOOP
+        v_worked := true;
         SELECT s.o_last, s.o_changed INTO v_swept FROM eav.sweep_hot(v_round.tenant_id, v_round.entity_id, 2000) AS s;
         v_changed := v_changed + v_swept.o_changed;
         IF v_swept.o_last IS NOT NULL THEN

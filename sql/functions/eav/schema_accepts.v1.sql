@@ -40,12 +40,13 @@ BEGIN
                 WHEN 'minLength' THEN length(v_text) >= v_rule::integer
                 WHEN 'maxLength' THEN length(v_text) <= v_rule::integer
                 WHEN 'pattern' THEN left(v_text, 4096) ~ (v_rule #>> '{}') AND length(v_text) <= 4096
-                WHEN 'format' THEN CASE v_rule #>> '{}'
+                WHEN 'format' THEN CASE CASE WHEN v_text IS NOT NULL THEN v_rule #>> '{}' END
                     WHEN 'uuid' THEN v_text ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
                     WHEN 'ipv4' THEN v_text ~ '^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(\.(?!$)|$)){4}$'
                     WHEN 'ipv6' THEN eav.is_ipv6(v_text)
                     WHEN 'date' THEN v_text ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND eav.try_timestamptz(v_text || 'T00:00:00Z') IS NOT NULL
-                    ELSE v_text ~* '^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$'
+                    WHEN 'date-time'
+                        THEN v_text ~* '^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$'
                         AND eav.try_timestamptz(left(v_text, 10) || 'T00:00:00Z') IS NOT NULL
                 END
                 WHEN 'not' THEN NOT eav.schema_accepts(v_rule, p_value)

@@ -18,7 +18,7 @@ WITH of_entity AS MATERIALIZED (
         p.entity_id,
         p.numbers,
         (
-            SELECT e.hot_attrs -> :'by'::text
+            SELECT (e.hot_attrs || e.hot_volatile) -> :'by'::text
             FROM eav.entity_jsonb AS e
             WHERE e.tenant_id = :'tenant_id' AND e.entity_id = p.entity_id
         ) AS hot_value

@@ -10,6 +10,6 @@ SELECT
     h.value AS latest,
     to_timestamp((e.hot_times ->> h.key)::bigint / 1000000.0) AS observed_at
 FROM eav.entity_jsonb AS e
-CROSS JOIN LATERAL jsonb_each(e.hot_attrs) AS h
+CROSS JOIN LATERAL jsonb_each(e.hot_attrs || e.hot_volatile) AS h
 WHERE e.tenant_id = :'tenant_id' AND e.entity_id = :'entity_id'
 ORDER BY h.key;

@@ -1,18 +1,15 @@
--- answers: which entities have these hot values now, any number of them: {"process.status": "running",
---   "process.name": "postgres"}
+-- answers: which entities are like this now: {"process.status": "running", "process.cpu.percent": {"gte": 50}};
+--   the language is described in sql/functions/eav/find_entities.v1.sql
 -- role: eav_app
 -- scope: one tenant
 -- param tenant_id: whose values
--- param filter = {}: JSON object; an entity has all of it
--- param rows = 100: how many at most
--- index: entity_jsonb_pkey: one partition, the tenant's rows in order of entity until there are enough.
---   Under row-level security @> comes after that: it is not leakproof, so the GIN index
---   entity_jsonb_hot_attrs_idx is not used.
+-- param filter = {}: JSON object; an entity fulfils all of it
+-- param rows = 100: how many at most; for the next page eav.find_entities takes the last entity as p_after
+-- index: none that EXPLAIN shows: inside the function the GIN index of values that are not volatile, where few entities
+--   match; else the key, in order of entity until there are enough
 SELECT
-    e.entity_id,
-    e.observed_at,
-    e.hot_attrs
-FROM eav.entity_jsonb AS e
-WHERE e.tenant_id = :'tenant_id' AND e.hot_attrs @> :'filter'::jsonb
-ORDER BY e.entity_id
-LIMIT :'rows';
+    f.entity_id,
+    f.observed_at,
+    f.attrs AS hot_attrs
+FROM eav.find_entities(:'filter'::jsonb, p_limit => :'rows') AS f
+WHERE eav.current_tenant() = :'tenant_id';

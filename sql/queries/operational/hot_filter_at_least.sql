@@ -12,14 +12,14 @@
 SELECT
     e.entity_id,
     e.observed_at,
-    e.hot_attrs,
-    e.hot_attrs -> :'attribute'::text AS latest
+    e.hot_attrs || e.hot_volatile AS hot_attrs,
+    (e.hot_attrs || e.hot_volatile) -> :'attribute'::text AS latest
 FROM eav.entity_jsonb AS e
 WHERE
     e.tenant_id = :'tenant_id'
-    AND e.hot_attrs @> :'filter'::jsonb
+    AND (e.hot_attrs || e.hot_volatile) @> :'filter'::jsonb
     -- compared as JSON: a cast would fail on an entity where the attribute once was text
-    AND jsonb_typeof(e.hot_attrs -> :'attribute'::text) = 'number'
-    AND e.hot_attrs -> :'attribute'::text >= to_jsonb(:'at_least'::numeric)
-ORDER BY e.hot_attrs -> :'attribute'::text DESC, e.entity_id ASC
+    AND jsonb_typeof((e.hot_attrs || e.hot_volatile) -> :'attribute'::text) = 'number'
+    AND (e.hot_attrs || e.hot_volatile) -> :'attribute'::text >= to_jsonb(:'at_least'::numeric)
+ORDER BY (e.hot_attrs || e.hot_volatile) -> :'attribute'::text DESC, e.entity_id ASC
 LIMIT :'rows';

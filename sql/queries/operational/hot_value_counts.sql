@@ -9,14 +9,14 @@
 -- index: entity_jsonb_pkey: the tenant's rows in one partition; all of them are read, that is what the
 --   question asks
 SELECT
-    e.hot_attrs -> :'attribute'::text AS hot_value,
+    (e.hot_attrs || e.hot_volatile) -> :'attribute'::text AS hot_value,
     count(*) AS entities,
     max(e.observed_at) AS newest
 FROM eav.entity_jsonb AS e
 WHERE
     e.tenant_id = :'tenant_id'
-    AND e.hot_attrs @> :'filter'::jsonb
-    AND e.hot_attrs ? :'attribute'::text
-GROUP BY e.hot_attrs -> :'attribute'::text
+    AND (e.hot_attrs || e.hot_volatile) @> :'filter'::jsonb
+    AND (e.hot_attrs || e.hot_volatile) ? :'attribute'::text
+GROUP BY (e.hot_attrs || e.hot_volatile) -> :'attribute'::text
 ORDER BY entities DESC, hot_value ASC
 LIMIT :'rows';

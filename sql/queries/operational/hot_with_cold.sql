@@ -14,9 +14,9 @@
 --   entities.
 SELECT
     e.entity_id,
-    e.hot_attrs,
     c.latest,
-    c.observed_at
+    c.observed_at,
+    e.hot_attrs || e.hot_volatile AS hot_attrs
 FROM eav.entity_jsonb AS e
 CROSS JOIN
     LATERAL (
@@ -37,6 +37,6 @@ CROSS JOIN
         ORDER BY v.observed_at DESC
         LIMIT 1
     ) AS c
-WHERE e.tenant_id = :'tenant_id' AND e.hot_attrs @> :'filter'::jsonb
+WHERE e.tenant_id = :'tenant_id' AND (e.hot_attrs || e.hot_volatile) @> :'filter'::jsonb
 ORDER BY e.entity_id
 LIMIT :'rows';

@@ -13,7 +13,7 @@ SELECT
     t.entity_id,
     t.latest,
     t.observed_at,
-    e.hot_attrs
+    e.hot_attrs || e.hot_volatile AS hot_attrs
 FROM (
     SELECT
         l.entity_id,
