@@ -745,10 +745,10 @@ def test_active_partitions_are_summarized_without_autovacuum(database: Database)
 
 def test_progress_is_said() -> None:
     candidate = Candidate("eav.t", "eav.t_p1", DAY_AGO, DAY_AGO, 1000, 200, "it is closed")
-    assert compact.progress(candidate, 0, 3) == "eav.t_p1: sorting, 3 s"
+    assert compact.progress(candidate, 0, 3, 0) == "eav.t_p1: sorting, 3 s"
     assert (
-        compact.progress(candidate, 250, 10)
-        == "eav.t_p1: 25%, about 50 rows copied, 5 rows/s, 30 s left at most"
+        compact.progress(candidate, 250, 60, 10)
+        == "eav.t_p1: 25%, about 50 rows copied, 5 rows/s, 30 s left, then the comparison"
     )
-    assert compact.progress(candidate, 1100, 10).startswith("eav.t_p1: 100%, about 200 rows")
+    assert compact.progress(candidate, 1100, 60, 10).startswith("eav.t_p1: 100%, about 200 rows")
     assert "needs up to 2 kB of free disk" in candidate.text()
