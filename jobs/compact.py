@@ -164,7 +164,7 @@ class Compaction:
     def run(self) -> int:
         """All steps; returns the rows, 0 if another session is at it. Raises GaveWayError, psycopg.Error."""
         if not self.open():
-            log.info("%s: another run is at it", self._candidate.partition)
+            log.info("%s: another run is at it, or has done it", self._candidate.partition)
             return 0
         try:
             self.copy()
@@ -186,7 +186,13 @@ class Compaction:
 
     def open(self) -> bool:
         """Lock the partition against other runs, and find what one that was interrupted left."""
-        self.compaction_id = self._one("SELECT ops.compaction_open(%s::regclass)", self._candidate.partition)
+        try:
+            self.compaction_id = self._one(
+                "SELECT ops.compaction_open(%s::regclass)", self._candidate.partition
+            )
+        except (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable):
+            # Another run has done it since we looked, or it has left.
+            return False
         return self.compaction_id is not None
 
     def close(self) -> None:
