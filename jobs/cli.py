@@ -234,13 +234,17 @@ def work(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
     events = Events(as_json=args.json)
-    logging.getLogger("jobs").addHandler(Progress(events))
-    logging.getLogger("jobs").setLevel(logging.INFO)
-    worker = Worker(url, events, stop, schedule(args.flushers))
-    if args.once:
-        return int(not worker.once())
-    worker.run()
-    return 0
+    logger, progress = logging.getLogger("jobs"), Progress(events)
+    logger.addHandler(progress)
+    logger.setLevel(logging.INFO)
+    try:
+        worker = Worker(url, events, stop, schedule(args.flushers))
+        if args.once:
+            return int(not worker.once())
+        worker.run()
+        return 0
+    finally:
+        logger.removeHandler(progress)
 
 
 def cron_jobs(args: argparse.Namespace) -> int:

@@ -164,7 +164,7 @@ class Compaction:
     def run(self) -> int:
         """All steps; returns the rows, 0 if another session is at it. Raises GaveWayError, psycopg.Error."""
         if not self.open():
-            log.info("%s: another run is at it", self._candidate.partition)
+            log.info("%s: another run is at it, or has done it", self._candidate.partition)
             return 0
         try:
             self.copy()
@@ -186,7 +186,13 @@ class Compaction:
 
     def open(self) -> bool:
         """Lock the partition against other runs, and find what one that was interrupted left."""
-        self.compaction_id = self._one("SELECT ops.compaction_open(%s::regclass)", self._candidate.partition)
+        try:
+            self.compaction_id = self._one(
+                "SELECT ops.compaction_open(%s::regclass)", self._candidate.partition
+            )
+        except (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable):
+            # Another run has done it since we looked, or it has left.
+            return False
         return self.compaction_id is not None
 
     def close(self) -> None:
@@ -293,6 +299,7 @@ class Compaction:
 
     def _watch_progress(self, side: db.Connection, ended: threading.Event) -> None:
         began = time.monotonic()
+        wrote: float | None = None
         while not ended.wait(SAY_EVERY):
             try:
                 row = side.execute(
@@ -302,21 +309,25 @@ class Compaction:
                 ).fetchone()
             except psycopg.Error:
                 return
-            log.info("%s", progress(self._candidate, row[0] if row else 0, time.monotonic() - began))
+            written, now = row[0] if row else 0, time.monotonic()
+            if written and wrote is None:
+                # It began at some moment since the last look.
+                wrote = now - SAY_EVERY / 2
+            log.info("%s", progress(self._candidate, written, now - began, now - (wrote or now)))
 
 
-def progress(candidate: Candidate, written: int, seconds: float) -> str:
-    """How far a copy is of which `written` bytes are there after `seconds`.
+def progress(candidate: Candidate, written: int, seconds: float, writing: float) -> str:
+    """How far a copy is of which `written` bytes are there after `seconds`, the last `writing` of them with any.
 
-    Sorting comes before writing and takes about as long: until the first byte is there nothing is known of the end.
+    Sorting comes before writing, and nothing is known of its end.
     """
-    if not written:
+    if not written or not writing:
         return f"{candidate.partition}: sorting, {seconds:.0f} s"
     share = min(1.0, written / max(candidate.bytes, 1))
     rows = share * candidate.estimated_rows
     return (
-        f"{candidate.partition}: {share:.0%}, about {rows:,.0f} rows copied, {rows / seconds:,.0f} rows/s,"
-        f" {seconds * (1 - share) / share:.0f} s left at most"
+        f"{candidate.partition}: {share:.0%}, about {rows:,.0f} rows copied, {rows / writing:,.0f} rows/s,"
+        f" {writing * (1 - share) / share:.0f} s left, then the comparison"
     )
 
 

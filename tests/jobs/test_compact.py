@@ -67,7 +67,8 @@ def test_a_copy_that_differs_fails_the_run_in_one_line_and_the_others_are_done(
     monkeypatch.setattr(compact.Compaction, "verify", damage)
     assert jobs("run", "compact") == 1
     (said,) = capsys.readouterr().out.splitlines()
-    assert said.startswith("compact: failed") and f": {name} has 3000 rows" in said
+    assert said.startswith("compact: failed")
+    assert f": {name} has 3000 rows" in said
     assert "nothing is lost" in said
     assert leftovers(database) == []
     assert database.all("SELECT status FROM ops.compactions ORDER BY 1") == [("abandoned",), ("done",)]

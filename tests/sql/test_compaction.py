@@ -25,6 +25,7 @@ from tests.sql.staging import copy as stage
 DAY_AGO = (datetime.now(UTC) - timedelta(days=3)).replace(hour=12, minute=0, second=0, microsecond=0)
 """In a partition that is closed."""
 SHORT = timedelta(milliseconds=400)
+PUBLISHED = "SELECT schemaname, tablename FROM pg_publication_tables ORDER BY 1, 2"
 IN_CLOSED = (
     "SELECT b.partition::text FROM ops.partition_bounds('eav.entity_values_ts') AS b"
     " WHERE b.starts_at <= %s AND b.ends_at > %s"
@@ -170,8 +171,15 @@ def test_a_closed_partition_is_in_order_and_has_no_btree(database: Database) -> 
 
 def test_maintenance_and_alembic_go_on_as_before(database: Database) -> None:
     fill(database)
+    published = database.all(PUBLISHED)
     with begun(database) as compaction:
         compaction.copy()
+        # The copy holds every tenant's rows: nobody but the owner may read it, and it is not published.
+        twin = database.one("SELECT ops.compaction_twin(%s)", compaction._candidate.partition)
+        assert database.all(
+            "SELECT relowner::regrole::text, relacl FROM pg_class WHERE oid = %s::regclass", twin
+        ) == [("eav_owner", None)]
+        assert database.all(PUBLISHED) == published
         # In the middle of it as well as afterwards.
         assert run_alembic(database.url, "check").returncode == 0
         assert compaction.verify() == 3000
@@ -181,6 +189,7 @@ def test_maintenance_and_alembic_go_on_as_before(database: Database) -> None:
         assert scalar(connection, "SELECT ops.maintain_partitions()") > 0
     assert database.all("SELECT DISTINCT last_error FROM ops.partition_policies") == [(None,)]
     assert run_alembic(database.url, "check").returncode == 0
+    assert database.all(PUBLISHED) == published
     # Each partition that was not compacted has its B-tree, those made just now too.
     assert database.one(
         "SELECT count(*) FROM ops.partition_bounds('eav.entity_values_ts') AS b"
@@ -745,10 +754,10 @@ def test_active_partitions_are_summarized_without_autovacuum(database: Database)
 
 def test_progress_is_said() -> None:
     candidate = Candidate("eav.t", "eav.t_p1", DAY_AGO, DAY_AGO, 1000, 200, "it is closed")
-    assert compact.progress(candidate, 0, 3) == "eav.t_p1: sorting, 3 s"
+    assert compact.progress(candidate, 0, 3, 0) == "eav.t_p1: sorting, 3 s"
     assert (
-        compact.progress(candidate, 250, 10)
-        == "eav.t_p1: 25%, about 50 rows copied, 5 rows/s, 30 s left at most"
+        compact.progress(candidate, 250, 60, 10)
+        == "eav.t_p1: 25%, about 50 rows copied, 5 rows/s, 30 s left, then the comparison"
     )
-    assert compact.progress(candidate, 1100, 10).startswith("eav.t_p1: 100%, about 200 rows")
+    assert compact.progress(candidate, 1100, 60, 10).startswith("eav.t_p1: 100%, about 200 rows")
     assert "needs up to 2 kB of free disk" in candidate.text()

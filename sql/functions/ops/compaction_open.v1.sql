@@ -7,14 +7,16 @@ AS $$
 DECLARE
     v_compaction_id bigint;
 BEGIN
-    IF NOT EXISTS (SELECT FROM ops.compactable() AS c WHERE c.partition = p_partition) THEN
-        RAISE object_not_in_prerequisite_state USING
-            MESSAGE = format('%s is not due for compaction', p_partition),
-            HINT = 'SELECT * FROM ops.compactable()';
-    END IF;
     -- A lock of the session: it ends with the backend, however that ends.
     IF NOT pg_try_advisory_lock(6644087, p_partition::oid::integer) THEN
         RETURN NULL;
+    END IF;
+    -- Under the lock: another session may have done it a moment ago.
+    IF NOT EXISTS (SELECT FROM ops.compactable() AS c WHERE c.partition = p_partition) THEN
+        PERFORM pg_advisory_unlock(6644087, p_partition::oid::integer);
+        RAISE object_not_in_prerequisite_state USING
+            MESSAGE = format('%s is not due for compaction', p_partition),
+            HINT = 'SELECT * FROM ops.compactable()';
     END IF;
     SELECT o.compaction_id INTO v_compaction_id
     FROM ops.compactions AS o
