@@ -21,6 +21,7 @@ FUNCTIONS = (
     "eav.empty_slots",
     "eav.exception_rows",
     "eav.flush_exceptions",
+    "eav.flush_hot",
     "eav.flush_lanes",
     "eav.stage_flush",
     "eav.replay_rejected",

@@ -54,12 +54,6 @@ DECLARE
     v_stored_slots oid[];
     v_stored_ctids tid[];
     v_not_exceptions text := '';
-    v_hot text;
-    v_tenants bigint[];
-    v_entities bigint[];
-    v_names text[];
-    v_values jsonb[];
-    v_times timestamptz[];
     v_new_through xid8;
     v_new_except xid8[];
 BEGIN
@@ -253,74 +247,12 @@ BEGIN
             v_rows, v_not_exceptions
         ) USING v_slots, v_ctids;
         GET DIAGNOSTICS v_stored = ROW_COUNT;
-        v_hot := format(
-            $sql$
-            SELECT r.tenant_id, r.entity_id, a.name, r.observed_at, r.value_number, r.value_text, r.value_bool, r.value_time
-            FROM (%s) AS r
-            INNER JOIN eav.attributes AS a ON r.attribute_id = a.attribute_id AND a.is_hot
-            %s
-            $sql$,
-            v_rows, v_not_exceptions
-        );
         IF v_slots IS NOT NULL THEN
             SELECT v_stored + e.o_stored, e.o_rejected, coalesce(e.o_slots, '{}'), coalesce(e.o_ctids, '{}')
             INTO v_stored, v_rejected, v_stored_slots, v_stored_ctids
             FROM eav.flush_exceptions(v_slots, v_ctids, v_starts_at, v_ends_at) AS e;
         END IF;
-        IF cardinality(v_stored_slots) > 0 THEN
-            -- What was an exception and is stored all the same, found by id or by name.
-            v_hot := v_hot || format(
-                $sql$
-                UNION ALL
-                SELECT
-                    r.tenant_id, r.entity_id, a.name, r.observed_at, r.value_number,
-                    CASE WHEN a.data_type <> 'timestamp' THEN r.value_text END,
-                    r.value_bool,
-                    CASE
-                        WHEN a.data_type = 'timestamp' AND r.value_text IS NOT NULL
-                            THEN eav.try_timestamptz(r.value_text)
-                        ELSE r.value_time
-                    END
-                FROM (%s) AS r
-                CROSS JOIN LATERAL (
-                    SELECT i.* FROM eav.attributes AS i
-                    WHERE i.attribute_id = r.attribute_id AND i.tenant_id = r.tenant_id
-                    UNION ALL
-                    SELECT n.* FROM eav.attributes AS n
-                    WHERE r.attribute_id IS NULL AND n.tenant_id = r.tenant_id AND n.name = r.attribute
-                ) AS a
-                WHERE a.is_hot
-                $sql$,
-                eav.exception_rows(v_stored_slots, 3)
-            );
-        END IF;
-        -- Hot values come last, all in one order, so that two flushes cannot wait for each other in a ring; the
-        -- latest of each only, and in portions, so that no array grows beyond what PostgreSQL takes.
-        FOR v_tenants, v_entities, v_names, v_values, v_times IN EXECUTE format(
-            $sql$
-            SELECT
-                array_agg(c.tenant_id), array_agg(c.entity_id), array_agg(c.name), array_agg(c.value), array_agg(c.observed_at)
-            FROM (
-                SELECT l.*, (row_number() OVER (ORDER BY l.tenant_id, l.entity_id, l.name) - 1) / 5000 AS portion
-                FROM (
-                    SELECT DISTINCT ON (v.tenant_id, v.entity_id, v.name) v.*
-                    FROM (
-                        SELECT
-                            h.tenant_id, h.entity_id, h.name, h.observed_at,
-                            eav.value_to_jsonb(h.value_number, h.value_text, h.value_bool, h.value_time) AS value
-                        FROM (%s) AS h
-                    ) AS v
-                    ORDER BY v.tenant_id, v.entity_id, v.name, v.observed_at DESC, v.value DESC
-                ) AS l
-            ) AS c
-            GROUP BY c.portion
-            ORDER BY c.portion
-            $sql$,
-            v_hot
-        ) USING v_slots, v_ctids, v_stored_slots, v_stored_ctids
-        LOOP
-            PERFORM eav.merge_hot(v_tenants, v_entities, v_names, v_values, v_times);
-        END LOOP;
+        PERFORM eav.flush_hot(v_rows, v_not_exceptions, v_slots, v_ctids, v_stored_slots, v_stored_ctids);
     END IF;
 
     -- The books must balance, or nothing happened.
