@@ -30,7 +30,11 @@ def tenant_slots() -> list[int]:
     """
     weights = [number**-1.35 for number in range(1, TENANTS + 1)]
     bounds = [round(SLOTS * total / sum(weights)) for total in accumulate(weights)]
-    return [tenant for tenant in range(1, TENANTS + 1) for _ in range(bounds[tenant - 1] - ([0, *bounds])[tenant - 1])]
+    return [
+        tenant
+        for tenant in range(1, TENANTS + 1)
+        for _ in range(bounds[tenant - 1] - ([0, *bounds])[tenant - 1])
+    ]
 
 
 LARGEST: Final = 1
@@ -41,7 +45,14 @@ TAG_NAMES: Final = ("status", "environment", "site", "rack", "model", "firmware"
 TAGS: Final = len(TAG_NAMES)
 TEXT_TAGS: Final = TAGS - 1
 """All but the last, which is a number."""
-VOLATILE_NAMES: Final = ("cpu.percent", "memory.percent", "temperature", "rx.bytes", "tx.bytes", "uptime.seconds")
+VOLATILE_NAMES: Final = (
+    "cpu.percent",
+    "memory.percent",
+    "temperature",
+    "rx.bytes",
+    "tx.bytes",
+    "uptime.seconds",
+)
 OWNER: Final = TAG_NAMES.index("owner") + 1
 
 
@@ -74,8 +85,8 @@ def functions(entities: int) -> str:
 
         CREATE OR REPLACE FUNCTION bench.events(p_first bigint, p_last bigint, p_tag boolean)
         RETURNS TABLE (
-            n bigint, tenant_id bigint, entity_id bigint, attribute_id bigint, name text, value jsonb,
-            observed_at timestamptz
+            n bigint, tenant_id bigint, entity_id bigint, attribute_id bigint, name text, observed_at timestamptz,
+            value_number numeric, value_text text
         )
         LANGUAGE sql STABLE AS $$
             SELECT
@@ -84,35 +95,38 @@ def functions(entities: int) -> str:
                 {entity},
                 ({tenant} - 1) * {ATTRIBUTES} + CASE WHEN p_tag THEN {OWNER} ELSE {TAGS + 1} END,
                 CASE WHEN p_tag THEN 'owner' ELSE 'cpu.percent' END,
-                CASE
-                    WHEN p_tag THEN to_jsonb('team-' || g.n % 211)
-                    ELSE to_jsonb(((g.n * 31) % 10007) * 0.01)
-                END,
-                '2026-01-01'::timestamptz + g.n * interval '1 millisecond'
+                '2026-01-01'::timestamptz + g.n * interval '1 millisecond',
+                CASE WHEN NOT p_tag THEN (g.n * 31) % 10007 * 0.01 END,
+                CASE WHEN p_tag THEN 'team-' || g.n % 211 END
             FROM generate_series(p_first, p_last) AS g (n)
         $$;
+
+        CREATE OR REPLACE FUNCTION bench.pick(p_entity_id bigint, p_what integer, p_of integer)
+        RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+            SELECT (hashint8(p_entity_id * 64 + p_what) & 2147483647)::bigint % p_of
+        $$;
+
+        -- Half are online, there are a hundred sites, and of each rack there is one entity in 5000.
+        CREATE OR REPLACE FUNCTION bench.hot_values(p_entity_id bigint) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+            SELECT jsonb_build_object(
+                'status', CASE WHEN bench.pick(p_entity_id, 1, 2) = 0 THEN 'online' ELSE 'offline' END,
+                'environment',
+                (ARRAY['production', 'staging', 'test'])[bench.pick(p_entity_id, 2, 3)::integer + 1],
+                'site', 'site-' || bench.pick(p_entity_id, 3, 100),
+                'rack', 'rack-' || bench.pick(p_entity_id, 4, 5000),
+                'model', 'model-' || bench.pick(p_entity_id, 5, 20),
+                'firmware', '4.' || bench.pick(p_entity_id, 6, 30),
+                'owner', 'team-' || bench.pick(p_entity_id, 7, 200),
+                'priority', bench.pick(p_entity_id, 8, 10),
+                'cpu.percent', bench.pick(p_entity_id, 9, 1000) * 0.1,
+                'memory.percent', bench.pick(p_entity_id, 10, 1000) * 0.1,
+                'temperature', bench.pick(p_entity_id, 11, 800) * 0.1,
+                'rx.bytes', bench.pick(p_entity_id, 12, 2000000000),
+                'tx.bytes', bench.pick(p_entity_id, 13, 2000000000),
+                'uptime.seconds', bench.pick(p_entity_id, 14, 10000000)
+            )
+        $$;
     """
-
-
-# Half are online, a hundred sites, and of each rack one entity in 5000.
-TAG_VALUES: Final = """jsonb_build_object(
-    'status', CASE WHEN hashint8({e}) & 1 = 0 THEN 'online' ELSE 'offline' END,
-    'environment', (ARRAY['production', 'staging', 'test'])[(hashint8({e} + 1) & 2147483647) % 3 + 1],
-    'site', 'site-' || (hashint8({e} + 2) & 2147483647) % 100,
-    'rack', 'rack-' || (hashint8({e} + 3) & 2147483647) % 5000,
-    'model', 'model-' || (hashint8({e} + 4) & 2147483647) % 20,
-    'firmware', '4.' || (hashint8({e} + 5) & 2147483647) % 30,
-    'owner', 'team-' || (hashint8({e} + 6) & 2147483647) % 200,
-    'priority', (hashint8({e} + 7) & 2147483647) % 10
-)"""
-VOLATILE_VALUES: Final = """jsonb_build_object(
-    'cpu.percent', (hashint8({e} + 8) & 2147483647) % 1000 * 0.1,
-    'memory.percent', (hashint8({e} + 9) & 2147483647) % 1000 * 0.1,
-    'temperature', (hashint8({e} + 10) & 2147483647) % 800 * 0.1,
-    'rx.bytes', hashint8({e} + 11) & 2147483647,
-    'tx.bytes', hashint8({e} + 12) & 2147483647,
-    'uptime.seconds', (hashint8({e} + 13) & 2147483647) % 10000000
-)"""
 
 
 def catalogue(connection: Connection, entities: int, hot: int = 0, tagged: bool = False) -> None:

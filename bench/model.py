@@ -149,7 +149,11 @@ def judge(line: Line, figures: Mapping[str, Figure]) -> dict[str, Any]:
     found |= {"value": value, "value_unit": shown_unit, "value_text": figure_text(value, shown_unit)}
     if line.bar is not None:
         met = line.bar.met(value)
-        found |= {"bar": line.bar.text(shown_unit), "verdict": "met" if met else "missed"}
+        found |= {
+            "bar": line.bar.text(shown_unit),
+            "verdict": "met" if met else "missed",
+            "margin": value / line.bar.limit if line.bar.at_least else line.bar.limit / value,
+        }
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from bench.model import Figure, Row, judge
+from bench.rows.flow import EndToEnd, EndToEndIngest, PgQ
 from bench.rows.flush import Flush
 from bench.rows.history import (
     ColdActive,
@@ -19,13 +20,18 @@ from bench.rows.history import (
     SizeActive,
     SizeCompacted,
 )
+from bench.rows.hot import HotRead, HotWrite
+from bench.rows.migrate import Migrate
 from bench.server import Bench
-from bench.worlds import Flow, World
+from bench.worlds import World
 from local.errors import LocalError
 
 # In this order: rows that share a database stand together, and it is dropped after the last of them.
 ROWS: tuple[type[Row], ...] = (
     Flush,
+    EndToEnd,
+    EndToEndIngest,
+    PgQ,
     FilledLean,
     Filled,
     ColdActive,
@@ -33,6 +39,9 @@ ROWS: tuple[type[Row], ...] = (
     Compaction,
     ColdCompacted,
     SizeCompacted,
+    HotWrite,
+    HotRead,
+    Migrate,
 )
 
 
@@ -56,24 +65,28 @@ def run(bench: Bench, rows: Sequence[type[Row]]) -> dict[str, Any]:
     found: dict[str, Any] = {"about": bench.about(), "rows": []}
     world: World | None = None
     for number, kind in enumerate(rows):
+        failed = None
         if kind.world is not None and not isinstance(world, kind.world):
             world = kind.world(bench)
             bench.say(f"making the database of {kind.name}")
-            world.open()
-        found["rows"].append(measure(bench, kind(bench, world), f"{number + 1} of {len(rows)}"))
+            try:
+                world.open()
+            except (LocalError, psycopg.Error) as error:
+                failed = f"its database could not be made: {str(error).splitlines()[0]}"
+        found["rows"].append(measure(bench, kind(bench, world), f"{number + 1} of {len(rows)}", failed))
         following = rows[number + 1] if number + 1 < len(rows) else None
-        if world is not None and (following is None or following.world is not type(world)):
+        if world is not None and (failed or following is None or following.world is not type(world)):
             world.close()
             world = None
     found["about"]["seconds"] = round(time.monotonic() - began)
     return found
 
 
-def measure(bench: Bench, row: Row, place: str) -> dict[str, Any]:
+def measure(bench: Bench, row: Row, place: str, failed: str | None = None) -> dict[str, Any]:
     """One row; what keeps it from being measured is said in its place, and the run goes on."""
     result: dict[str, Any] = {"name": row.name, "title": row.title, "state": row.state}
     bench.say(f"row {place}: {row.name}: {row.title} ({row.state})")
-    if reason := row.missing():
+    if reason := failed or row.missing():
         bench.say(f"  left out: {reason}")
         return result | {"left_out": reason, "figures": {}, "lines": []}
     began = time.monotonic()

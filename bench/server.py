@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,7 +76,9 @@ class Bench:
             self.migrate(TEMPLATE)
         with self.connect("postgres") as connection:
             connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
             )
         self._made.add(name)
 
@@ -150,7 +152,9 @@ class Bench:
 
 
 @contextlib.contextmanager
-def running(sizes: Sizes, rounds: int, say: Say) -> Iterator[Bench]:
+def running(
+    sizes: Sizes, rounds: int, say: Say, settings: Mapping[str, Value] | None = None
+) -> Iterator[Bench]:
     """A server for the length of the block; nothing of it is left, whatever ends the block, SIGTERM included."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -158,7 +162,7 @@ def running(sizes: Sizes, rounds: int, say: Say) -> Iterator[Bench]:
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
-        with temporary_cluster(SETTINGS) as cluster:
+        with temporary_cluster({**SETTINGS, **(settings or {})}) as cluster:
             yield Bench(cluster, sizes, rounds, say)
     finally:
         signal.signal(signal.SIGTERM, previous)

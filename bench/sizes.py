@@ -44,8 +44,10 @@ class Sizes:
     """Of each end-to-end measurement."""
     lines: int = 1_000_000
     """Lines of NDJSON for each of two ingesters."""
-    moved: int = 300_000
-    """Events moved through PgQ."""
+    batch: int = 10_000
+    """Rows a transaction of a producer, end to end."""
+    window: int = 2
+    """Batches of a producer that may be staged and not visible yet; then it waits."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -64,7 +66,6 @@ class Sizes:
             flushed=min(self.flushed, rows),
             events=min(self.events, rows),
             lines=min(self.lines, rows),
-            moved=min(self.moved, rows),
         )
 
     def disk_bytes(self) -> int:
@@ -92,7 +93,6 @@ QUICK = Sizes(
     queries=20,
     seconds=3.0,
     lines=60_000,
-    moved=20_000,
 )
 
 

@@ -14,7 +14,10 @@ WARM_UP = 8
 
 
 def milliseconds(
-    connection: Connection, query: str, parameters: Callable[[int], Sequence[Any] | dict[str, Any]], times: int
+    connection: Connection,
+    query: str,
+    parameters: Callable[[int], Sequence[Any] | dict[str, Any]],
+    times: int,
 ) -> list[float]:
     """Milliseconds of each of `times` executions, rows fetched, prepared as psycopg does by default.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from bench.load import TAG_VALUES, VOLATILE_VALUES, catalogue
+from bench.load import catalogue
 from bench.server import ROOT, Bench, Connection, one
 from bench.sizes import HOT_ATTRIBUTES
 
@@ -77,8 +77,6 @@ class History(World):
     """
 
     database = "bench_history"
-    DAYS = 29
-    """Of last month; 28 in February are enough for the times to stay in it, see `span`."""
 
     def __init__(self, bench: Bench, rows: int | None = None) -> None:
         super().__init__(bench)
@@ -197,24 +195,20 @@ class Entities(World):
         self.bench.say(f"{self.entities:,} entities in each projection: {time.perf_counter() - start:,.0f} s")
 
     def _fill_ours(self) -> None:
-        tags, volatile = TAG_VALUES.format(e="n"), VOLATILE_VALUES.format(e="n")
         with self.connect() as connection:
             connection.execute(
                 "INSERT INTO eav.entity_jsonb (tenant_id, entity_id, observed_at, hot_attrs, hot_times)"
                 " SELECT bench.tenant_of(v.n), v.n, '2026-01-01', v.attrs,"
                 "   (SELECT jsonb_object_agg(k, 1767225600000000) FROM jsonb_object_keys(v.attrs) AS k)"
-                f" FROM (SELECT n, {tags} || {volatile} AS attrs"
-                "       FROM generate_series(1, %s::bigint) AS n) AS v".encode(),
+                " FROM (SELECT n, bench.hot_values(n) AS attrs FROM generate_series(1, %s::bigint) AS n OFFSET 0) AS v",
                 (self.entities,),
             )
 
     def _fill_reference(self) -> None:
-        tags, volatile = TAG_VALUES.format(e="n"), VOLATILE_VALUES.format(e="n")
         with self.connect() as connection:
             connection.execute(
                 "INSERT INTO reference.entity_jsonb (entity_id, tenant_id, hot_attrs)"
-                f" SELECT n, bench.tenant_of(n), {tags} || {volatile}"
-                " FROM generate_series(1, %s::bigint) AS n".encode(),
+                " SELECT n, bench.tenant_of(n), bench.hot_values(n) FROM generate_series(1, %s::bigint) AS n",
                 (self.entities,),
             )
 

@@ -50,7 +50,7 @@ DECLARE
 BEGIN
     SET LOCAL synchronous_commit = off;
     INSERT INTO entity_jsonb (entity_id, tenant_id, hot_attrs)
-    SELECT e.entity_id, e.tenant_id, jsonb_object_agg(e.name, e.value)
+    SELECT e.entity_id, e.tenant_id, jsonb_object_agg(e.name, coalesce(to_jsonb(e.value_number), to_jsonb(e.value_text)))
     FROM bench.events(p_first, p_last, p_tag) AS e
     GROUP BY e.entity_id, e.tenant_id
     ON CONFLICT (entity_id, tenant_id) DO UPDATE

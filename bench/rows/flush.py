@@ -56,7 +56,11 @@ class Flush(Row):
         one_flusher = "ours, one flusher"
         return (
             Line(
-                f"flush, {rows:,} staged, one flusher", one_flusher, UNIT, "reference, one flusher", bar=at_least(10)
+                f"flush, {rows:,} staged, one flusher",
+                one_flusher,
+                UNIT,
+                "reference, one flusher",
+                bar=at_least(10),
             ),
             Line(
                 f"flush, {rows:,} staged, two flushers",
@@ -165,7 +169,7 @@ def drain(world: World, rows: int, flushers: int = 1, limit: int = LIMIT) -> flo
 
     try:
         start = time.perf_counter()
-        together(*(lambda n=n, c=c: flush(n, c) for n, c in enumerate(connections)))  # type: ignore[misc]
+        together(*(lambda n=n, c=c: flush(n, c) for n, c in enumerate(connections)))
         return time.perf_counter() - start
     finally:
         for connection in connections:

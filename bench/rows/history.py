@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from bench.load import LARGEST, MEDIAN
@@ -166,7 +167,7 @@ class ColdActive(FilledRow):
     def steps(self) -> Sequence[Step]:
         """Each query of each design, for the largest and the median tenant."""
         return tuple(
-            lambda design=design, tenant=tenant: self._ask(design, tenant)  # type: ignore[misc]
+            lambda design=design, tenant=tenant: self._ask(design, tenant)
             for tenant in (LARGEST, MEDIAN)
             for design in ("reference", "ours")
         )
@@ -179,7 +180,9 @@ class ColdActive(FilledRow):
                 name = f"{what}, {tenant} tenant"
                 if tenant == "largest":
                     found.append(
-                        Line(f"{name}, p95, {self._partition()}", f"ours, {name}, p95", "ms", bar=self.bar(bar))
+                        Line(
+                            f"{name}, p95, {self._partition()}", f"ours, {name}, p95", "ms", bar=self.bar(bar)
+                        )
                     )
                 found.append(
                     Line(f"{name}, {self._partition()}", f"ours, {name}", "ms", f"reference, {name}")
@@ -212,7 +215,7 @@ class ColdActive(FilledRow):
                 taken = milliseconds(
                     connection,
                     query,
-                    lambda n, what=what: self._parameters(n, tenant, "latest" in what),  # type: ignore[misc]
+                    partial(self._parameters, tenant, "latest" in what),
                     self.bench.sizes.queries,
                 )
                 name = f"{design}, {what}, {which} tenant"
@@ -223,7 +226,7 @@ class ColdActive(FilledRow):
         day, latest = (OURS_DAY, OURS_LATEST) if design == "ours" else (REFERENCE_DAY, REFERENCE_LATEST)
         return (("24 h of one attribute", day), ("latest value of 100 entities", latest))
 
-    def _parameters(self, number: int, tenant: int, latest: bool) -> tuple[Any, ...]:
+    def _parameters(self, tenant: int, latest: bool, number: int) -> tuple[Any, ...]:
         """Another attribute each time; the last 24 hours of what was filled in."""
         attribute = (tenant - 1) * ATTRIBUTES + number * 37 % ATTRIBUTES + 1
         until = self.history.filled_to
@@ -379,7 +382,9 @@ def sizes(connection: Connection, table: str) -> dict[str, int]:
                 WHERE i.indrelid = '%(table)s'::regclass
                     AND pg_get_indexdef(i.indexrelid) LIKE '%%(tenant_id, entity_id, attribute_id, ingested_at)'
             ), 0)
-        """.replace("%(table)s", table).replace("%%", "%").encode()
+        """.replace("%(table)s", table)
+        .replace("%%", "%")
+        .encode()
     ).fetchone()
     assert row is not None
     return dict(zip(("rows", "total", "indexes", "entity"), map(int, row), strict=True))
