@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         help="every bar, reference and ours in turns (the default)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Measure every row on a throw-away server, print a table and write a JSON file.",
-        epilog=f"rows:\n{names}\n\nexit codes: 0 measured, whatever the verdicts; 1 could not be measured; 130 interrupted",
+        epilog=f"rows:\n{names}\n\nexit codes: 0 measured, whatever the verdicts; 1 not measured; 130 interrupted",
     )
     common(table)
     table.add_argument("--only", nargs="+", metavar="ROW", help="these rows only")
@@ -121,7 +122,8 @@ def sizes_of(options: argparse.Namespace) -> Sizes:
             number = float(value)
         except ValueError:
             raise LocalError(f"python -m bench: {setting}: {value!r} is no number") from None
-        sizes = replace(sizes, **{name: number if known[name] == "float" else int(number)})
+        changed: dict[str, Any] = {name: number if known[name] == "float" else int(number)}
+        sizes = replace(sizes, **changed)
     return sizes
 
 

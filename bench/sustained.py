@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -293,7 +294,7 @@ def command(minutes: float, rate: int, every: float, output: Path | None, say: S
         table.add_column(heading, justify="left" if heading in ("what", "verdict") else "right")
     for metric in result["metrics"]:
         table.add_row(*_cells(metric))
-    Console(width=None).print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
     print(f"JSON: {path}, with a CSV and an SVG beside it; for docs/benchmarks.md: python -m bench docs")
     return 1 if any(metric["verdict"] in ("grows", "falls") for metric in result["metrics"]) else 0
 
@@ -318,9 +319,9 @@ def markdown(result: Mapping[str, Any]) -> str:
         [
             report.machine(result["about"]),
             "",
-            f"{result['rate_wanted']:,} values/s wanted for {result['minutes']:g} minutes: {result['rate']:,.0f} values/s"
-            f" became visible, {result['rows']:,} in all, each stored once; commit to visible p50"
-            f" {result['lag_p50_ms']:.0f} ms, p99 {result['lag_p99_ms']:.0f} ms.",
+            f"{result['rate_wanted']:,} values/s wanted for {result['minutes']:g} minutes:"
+            f" {result['rate']:,.0f} values/s became visible, {result['rows']:,} in all, each stored once;"
+            f" commit to visible p50 {result['lag_p50_ms']:.0f} ms, p99 {result['lag_p99_ms']:.0f} ms.",
             "",
             *lines,
         ]

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from typing import Any, Final, Protocol
@@ -295,17 +296,7 @@ def run_traffic(
         watcher.start()
         for process in processes:
             process.start()
-        running = len(processes)
-        while running:
-            try:
-                producer, number, at = sent.get(timeout=1)
-            except queue.Empty:
-                if not any(process.is_alive() for process in processes):
-                    raise LocalError("python -m bench: the producers ended before they were done") from None
-                continue
-            if number < 0:
-                running -= 1
-                continue
+        for producer, number, at in _messages(sent, processes):
             committed[producer, number] = at
             if on_sent:
                 on_sent(producer, number, at)
@@ -321,11 +312,7 @@ def run_traffic(
         stop.set()
         done.set()
         for process in processes:
-            if process.pid is not None:
-                process.join(5)
-                if process.is_alive():
-                    process.terminate()
-                    process.join()
+            _end(process)
         watcher.join(10)
     if not committed:
         raise LocalError("python -m bench: the producers sent nothing")
@@ -337,6 +324,33 @@ def run_traffic(
         lags=[max(0.0, seen[key] - committed[key]) for key in both],
         lost_markers=len(committed) - len(both),
     )
+
+
+def _messages(
+    sent: multiprocessing.Queue[tuple[int, int, float]], processes: list[SpawnProcess]
+) -> Iterator[tuple[int, int, float]]:
+    """What the producers say, until each has said that it is done. Raises LocalError if one ends without."""
+    running = len(processes)
+    while running:
+        try:
+            producer, number, at = sent.get(timeout=1)
+        except queue.Empty:
+            if not any(process.is_alive() for process in processes):
+                raise LocalError("python -m bench: the producers ended before they were done") from None
+            continue
+        if number < 0:
+            running -= 1
+        else:
+            yield producer, number, at
+
+
+def _end(process: SpawnProcess) -> None:
+    if process.pid is None:
+        return
+    process.join(5)
+    if process.is_alive():
+        process.terminate()
+        process.join()
 
 
 @contextlib.contextmanager

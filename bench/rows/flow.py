@@ -18,9 +18,9 @@ from bench.server import ROOT, Connection, one
 from bench.sizes import ATTRIBUTES, HOT_ATTRIBUTES
 from bench.traffic import MARKERS, PRODUCERS, Order, Reader, Traffic, repeating, run_traffic, worker
 from bench.worlds import World
-from local.binaries import installed
 from local.cluster import temporary_folder
 from local.errors import LocalError
+from local.packages import add_extension
 
 CLAIM: Final = 10_000
 """Values a second that the source document says its design sustains (section 3.1)."""
@@ -243,10 +243,8 @@ class PgQ(LiveRow):
     state = "after a CHECKPOINT, each"
 
     def missing(self) -> str | None:
-        """The extension must be on the server."""
-        if not pgq_available():
-            return "the server has no extension pgq: apt-get install postgresql-15-pgq3"
-        return None
+        """The extension must be on the server; where we may, it is installed."""
+        return add_extension(self.bench.cluster.binaries, "pgq", "pgq3", self.bench.say)
 
     def prepare(self) -> None:
         """A queue with one consumer."""
@@ -320,11 +318,6 @@ def move(connection: Connection) -> None:
             (batch,),
         )
         connection.execute("SELECT pgq.finish_batch(%s)", (batch,))
-
-
-def pgq_available() -> bool:
-    """Whether the newest server on this machine has it."""
-    return any(server.has_extension("pgq") for server in installed())
 
 
 def figures(name: str, traffic: Traffic) -> Figures:

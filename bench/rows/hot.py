@@ -137,6 +137,14 @@ class HotWrite(HotRow):
         return found
 
 
+class HotWriteSteady(HotWrite):
+    """Its first figure alone, for the curves."""
+
+    def steps(self) -> Sequence[Step]:
+        """A value that changes all the time."""
+        return (lambda: self._pair("a changing value", False, REFERENCE, OURS),)
+
+
 OURS_FILTER: Final = "SELECT * FROM eav.find_entities(%s::jsonb)"
 OURS_COUNT: Final = "SELECT eav.count_entities(%s::jsonb)"
 REFERENCE_FILTER: Final = (
