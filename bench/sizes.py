@@ -84,15 +84,15 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    staged=200_000,
-    staged_small=20_000,
-    history=1_000_000,
-    flushed=50_000,
-    entities=100_000,
-    events=30_000,
+    staged=100_000,
+    staged_small=10_000,
+    history=500_000,
+    flushed=40_000,
+    entities=50_000,
+    events=10_000,
     queries=20,
-    seconds=3.0,
-    lines=60_000,
+    seconds=2.0,
+    lines=30_000,
 )
 
 

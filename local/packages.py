@@ -108,7 +108,7 @@ def offered() -> set[str]:
 def add_extension(server: Binaries, name: str, suffix: str, say: Say) -> str | None:
     """Install the package `postgresql-<major>-<suffix>` if `server` lacks extension `name`.
 
-    Returns None, or why it is not there. Only where Debian's or Ubuntu's server is in use, and with root or passwordless sudo.
+    Returns None, or why it is not there. Only for Debian's or Ubuntu's server, as root or with passwordless sudo.
     """
     if server.has_extension(name):
         return None
