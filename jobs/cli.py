@@ -19,7 +19,7 @@ from jobs import cron, db, runs, telemetry, tenants
 from jobs.errors import JobsError
 from jobs.events import Events
 from jobs.ingest import command as ingest_command
-from jobs.schedule import SCHEDULE, Job, find
+from jobs.schedule import FLUSHERS, LANES, SCHEDULE, Job, find, schedule
 from jobs.worker import Worker
 
 EPILOG: Final = """\
@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 stopped when asked to; 1 the server refuses us, or with --once a job failed",
     )
     one.add_argument("--once", action="store_true", help="run each job that is due, once, and end")
+    _flushers_option(one)
     one.add_argument("--json", action="store_true", help="events as JSON lines (standard error)")
     one.set_defaults(run=work)
 
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--apply", action="store_true", help="put the schedule in, take stale jobs out")
     what.add_argument("--show", action="store_true", help="what is in")
     what.add_argument("--remove", action="store_true", help="take all of it out; the worker takes over")
+    _flushers_option(one)
     one.add_argument("--json", action="store_true", help="a JSON array")
     one.set_defaults(run=cron_jobs)
 
@@ -91,6 +93,13 @@ def parser() -> argparse.ArgumentParser:
     ingest_command.add_parser(commands)
     telemetry.add_parser(commands)
     return top
+
+
+def _flushers_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--flushers", type=int, choices=range(1, LANES + 1), default=FLUSHERS, metavar="N",
+        help=f"flushers that share a backlog, 1 to {LANES} (default {FLUSHERS}), one a core to spare",
+    )  # fmt: skip
 
 
 def _tenant_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -199,7 +208,7 @@ def work(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
-    worker = Worker(url, Events(as_json=args.json), stop)
+    worker = Worker(url, Events(as_json=args.json), stop, schedule(args.flushers))
     if args.once:
         return int(not worker.once())
     worker.run()
@@ -216,7 +225,7 @@ def cron_jobs(args: argparse.Namespace) -> int:
         else:
             print(f"taken out of pg_cron: {', '.join(names)}" if names else "nothing of ours is in pg_cron")
         return 0
-    found = cron.apply(url) if args.apply else cron.show(url)
+    found = cron.apply(url, schedule(args.flushers)) if args.apply else cron.show(url)
     if args.json:
         _show([{"name": one.name, "schedule": one.schedule, "command": one.command} for one in found])
     elif not found:

@@ -116,7 +116,7 @@ def _visible(connection: db.Connection) -> bool:
     return row is not None and bool(row[0])
 
 
-def apply(url: str) -> list[Entry]:
+def apply(url: str, schedule: tuple[Job, ...] = SCHEDULE) -> list[Entry]:
     """Put the schedule into pg_cron, and take out of it what is no longer declared. Safe to repeat.
 
     Makes the extension and grants its use to eav_jobs where that is still to be done. Raises JobsError.
@@ -124,7 +124,7 @@ def apply(url: str) -> list[Entry]:
     with db.translated(url):
         version = _install(url)
         with db.connect(url, "eav_jobs", "eav jobs cron") as connection, connection.transaction():
-            wanted = entries(version)
+            wanted = entries(version, schedule)
             for one in wanted:
                 connection.execute(
                     "SELECT cron.schedule(%s::text, %s::text, %s::text)",

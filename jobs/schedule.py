@@ -65,14 +65,31 @@ class Job:
         raise AssertionError
 
 
-SCHEDULE: Final[tuple[Job, ...]] = (
-    Job(
-        "flush",
+LANES: Final = 5
+"""Lanes of staging: a flush has at least one to itself, so that more flushers would find nothing to do."""
+FLUSHERS: Final = 2
+
+
+def schedule(flushers: int = FLUSHERS) -> tuple[Job, ...]:
+    """All jobs, with 1 to `LANES` flushers, which share a backlog lane by lane. Raises ValueError."""
+    if not 1 <= flushers <= LANES:
+        raise ValueError(f"1 to {LANES} flushers can share the lanes of staging, got {flushers}")
+    return tuple(_flusher(number) for number in range(1, flushers + 1)) + _OTHERS
+
+
+def _flusher(number: int) -> Job:
+    return Job(
+        "flush" if number == 1 else f"flush-{number}",
         timedelta(seconds=1),
-        "staged values become durable, ten times a second",
+        "staged values become durable, ten times a second"
+        if number == 1
+        else "another flusher, which shares a backlog with the first",
         function="eav.stage_flush",
         repeat_for=timedelta(milliseconds=900),
-    ),
+    )
+
+
+_OTHERS: Final = (
     Job(
         "maintain-partitions",
         HOUR,
@@ -98,19 +115,21 @@ SCHEDULE: Final[tuple[Job, ...]] = (
     Job("prune-runs", HOUR, "old records of runs are deleted", function="ops.prune_job_runs"),
 )
 
+SCHEDULE: Final = schedule()
 
-def find(name: str, schedule: tuple[Job, ...] = SCHEDULE) -> Job | None:
-    """The job of that name."""
-    return next((job for job in schedule if job.name == name), None)
+
+def find(name: str) -> Job | None:
+    """The job of that name, one of as many flushers as there can be."""
+    return next((job for job in schedule(LANES) if job.name == name), None)
 
 
 def next_run(job: Job, last_started: datetime | None, now: datetime) -> datetime:
     """When the job is due: `now` or earlier means at once. A run that was missed is due, once.
 
     >>> noon = datetime(2026, 11, 21, 12, tzinfo=UTC)
-    >>> next_run(SCHEDULE[1], noon, noon).isoformat()
-    '2026-11-21T13:00:00+00:00'
     >>> next_run(SCHEDULE[2], noon, noon).isoformat()
+    '2026-11-21T13:00:00+00:00'
+    >>> next_run(SCHEDULE[3], noon, noon).isoformat()
     '2026-11-22T03:10:00+00:00'
     """
     if last_started is None:

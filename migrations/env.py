@@ -38,6 +38,7 @@ if context.config.config_file_name and not logging.getLogger().handlers:
 
 MIGRATION_LOCK = 0x6561765F6D696772  # "eav_migr": the advisory lock that keeps two runs apart
 LOCK_NOT_AVAILABLE = "55P03"
+INTERNAL_ERROR = "XX000"
 OWN_SCHEMAS = frozenset(metadata.info["schemas"])
 X: dict[str, str] = {
     k: v for k, v in context.get_x_argument(as_dictionary=True).items() if isinstance(v, str)
@@ -179,7 +180,7 @@ def run_online() -> None:
                 break
             except DBAPIError as error:
                 connection.rollback()
-                if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                if not worth_another_try(error):
                     raise CommandError(
                         f"{where}: {one_line(error)} (the failed revision left nothing behind)"
                     ) from error
@@ -192,6 +193,14 @@ def run_online() -> None:
                 log.warning("%s; try %d of %d in %.1f s", one_line(error), attempt + 1, retries, pause)
                 time.sleep(pause)
     engine.dispose()
+
+
+def worth_another_try(error: DBAPIError) -> bool:
+    """A lock that was not to be had; or a role, which all databases share, altered by another one's migration."""
+    state = getattr(error.orig, "sqlstate", None)
+    return state == LOCK_NOT_AVAILABLE or (
+        state == INTERNAL_ERROR and "tuple concurrently updated" in str(error.orig)
+    )
 
 
 def run_offline() -> None:

@@ -223,6 +223,7 @@ for _name in ("staging_progress", "staging_progress_durable"):
         Column("except_for", ARRAY(Xid8), nullable=False),
         instant("emptied_at"),
         Column("lane", SmallInteger, nullable=False),
+        Column("plan", JSONB),
         PrimaryKeyConstraint("lane", "progress_id"),
         schema=SCHEMA,
         prefixes=[] if _name.endswith("durable") else ["UNLOGGED"],

@@ -89,11 +89,13 @@ def upgrade() -> None:
                     except_for xid8[] NOT NULL,
                     emptied_at timestamptz NOT NULL,
                     lane smallint NOT NULL,
+                    plan jsonb,
                     CONSTRAINT {table}_pkey PRIMARY KEY (lane, progress_id)
                 );
                 COMMENT ON TABLE eav.{table} IS
                 'Which transactions'' rows of a lane are durable already. It shares the fate of the slots: a crash empties both or neither';
                 COMMENT ON COLUMN eav.{table}.through IS 'Rows of transactions up to this one are flushed, except those of except_for';
+                COMMENT ON COLUMN eav.{table}.plan IS 'The cuts that are left of the last look at the lane, see eav.plan_lane';
                 """,
             )
         for lane in range(LANES):
@@ -143,7 +145,7 @@ def upgrade() -> None:
             op,
             f"""
             CREATE VIEW eav.staging_marker WITH (security_invoker = true) AS
-            SELECT l.lane::smallint AS lane, m.through, m.except_for, m.emptied_at, m.flushed_at
+            SELECT l.lane::smallint AS lane, m.through, m.except_for, m.emptied_at, m.flushed_at, m.plan
             FROM generate_series(0, {LANES - 1}) AS l (lane)
             CROSS JOIN LATERAL (
                 (SELECT p.* FROM eav.staging_progress AS p

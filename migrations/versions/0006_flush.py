@@ -19,6 +19,8 @@ FUNCTIONS = (
     "eav.reject_reason",
     "eav.try_timestamptz",
     "eav.empty_slots",
+    "eav.plan_cut",
+    "eav.plan_lane",
     "eav.exception_rows",
     "eav.flush_exceptions",
     "eav.flush_hot",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 import pytest
 
 from jobs import cron
-from jobs.schedule import DAY, HOUR, MINUTE, SCHEDULE, Job, find, next_run
+from jobs.schedule import DAY, HOUR, MINUTE, SCHEDULE, Job, find, next_run, schedule
 from tests.conftest import Database
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -22,7 +22,12 @@ OFTEN = job(timedelta(seconds=1), repeat_for=timedelta(milliseconds=900))
 
 def test_the_schedule_is_sound() -> None:
     assert len({one.name for one in SCHEDULE}) == len(SCHEDULE)
-    assert find("flush") is SCHEDULE[0]
+    assert find("flush") == SCHEDULE[0]
+    assert [one.name for one in schedule(3)][:3] == ["flush", "flush-2", "flush-3"]
+    assert find("flush-5") is not None
+    assert find("flush-6") is None
+    with pytest.raises(ValueError, match="1 to 5 flushers"):
+        schedule(6)
     assert find("nothing") is None
 
 

@@ -128,6 +128,24 @@ def test_two_runs_at_once(empty_database: Database) -> None:
     assert run_alembic(empty_database.url, "check").returncode == 0
 
 
+def test_another_database_of_the_cluster_may_be_migrated_meanwhile(empty_database: Database) -> None:
+    """Roles are shared: who alters one while another transaction does gets an error that passes."""
+    results: list[subprocess.CompletedProcess[str]] = []
+    run = threading.Thread(target=lambda: results.append(run_alembic(empty_database.url, "upgrade", "head")))
+    with empty_database.session() as other, empty_database.session() as watcher:
+        other.execute("BEGIN")
+        other.execute("ALTER ROLE eav_jobs SET lock_timeout = '5s'")
+        run.start()
+        while not watcher.execute(
+            "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))", (other.info.backend_pid,)
+        ).fetchall():
+            assert run.is_alive()
+        other.execute("COMMIT")
+        run.join()
+    assert results[0].returncode == 0, results[0].stderr
+    assert "concurrently updated" in results[0].stderr  # it met the other one
+
+
 def test_an_interrupted_run_is_gone_on_with(empty_database: Database) -> None:
     """The server ends the migrating session in the middle, as a crash or an administrator would."""
     assert run_alembic(empty_database.url, "upgrade", "0003").returncode == 0

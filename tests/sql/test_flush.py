@@ -280,6 +280,52 @@ def test_the_limit_is_kept_and_the_checkpoint_is_exact(database: Database) -> No
     check_limit_and_checkpoint(database)
 
 
+def test_limited_flushes_look_through_a_backlog_once(database: Database) -> None:
+    tenant = make_tenant(database)
+    with database.session() as connection, database.session() as flusher, database.session() as watcher:
+        for start in range(1, 10001, 100):
+            slot = copy(
+                connection, numbered(tenant.tenant_id, tenant.attributes["load"], *range(start, start + 100))
+            )
+
+        def rows_read() -> int:
+            flusher.execute("SELECT pg_stat_force_next_flush()")
+            read: int = scalar(
+                watcher, "SELECT seq_tup_read FROM pg_stat_all_tables WHERE relid = %s::regclass", slot
+            )
+            return read
+
+        assert flush(flusher, 100) == 100
+        after_one = rows_read()
+        assert after_one >= 10000
+        for _ in range(10):
+            assert flush(flusher, 100) == 100
+        assert rows_read() - after_one < 10000
+        assert drain(flusher, 100) == 8900
+    assert stored(database) == list(range(1, 10001))
+
+
+def test_a_step_of_another_size_needs_a_new_look(database: Database) -> None:
+    tenant = make_tenant(database)
+    load = tenant.attributes["load"]
+    with database.session() as late, database.session() as connection, database.session() as flusher:
+        late.execute("BEGIN")
+        copy(late, numbered(tenant.tenant_id, load, *range(1, 11)))
+        for start in range(11, 1001, 10):
+            copy(connection, numbered(tenant.tenant_id, load, *range(start, start + 10)))
+        assert flush(flusher, 100) == 100
+        late.execute("COMMIT")
+        # after a smaller one, a larger one, one that is not limited; and rows that came meanwhile
+        assert flush(flusher, 20) == 20
+        copy(connection, numbered(tenant.tenant_id, load, *range(1001, 1011)))
+        assert flush(flusher, 500) == 500
+        assert stored(database)[:1] == [1]
+        assert flush(flusher, 50) == 50
+        assert flush(flusher) == 340
+        assert flush(flusher) == 0
+    assert stored(database) == list(range(1, 1011))
+
+
 def test_a_limited_flush_beside_a_late_committer(database: Database) -> None:
     tenant = make_tenant(database)
     load = tenant.attributes["load"]

@@ -121,7 +121,7 @@ def take_out(database: Database, guard: Guard) -> None:
         ),
         pytest.param(
             Guard(
-                "flush_lanes",
+                "plan_lane",
                 "AND (s.batch > %L::xid8 OR s.batch = ANY(%L::xid8[]))",
                 "AND (%L::xid8, %L::xid8[]) IS NOT NULL",
             ),

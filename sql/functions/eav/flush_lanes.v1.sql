@@ -24,31 +24,43 @@ DECLARE
     c_rotate_bytes CONSTANT bigint := 2 * 1024 * 1024;
     c_idle CONSTANT interval := interval '10 seconds';
     c_ahead CONSTANT interval := interval '5 minutes';
-    -- Less than any staged row takes on disk: what the file size allows at most.
-    c_row_bytes CONSTANT bigint := 52;
     v_now CONSTANT timestamptz := clock_timestamp();
     v_lanes integer[] := ARRAY[]::integer[];
     v_lane integer;
-    v_bytes bigint;
-    v_rows_at_most bigint := 0;
+    v_long boolean;
+    v_share bigint;
     v_snapshot pg_snapshot;
     v_through xid8;
-    v_except xid8[];
+    v_in_progress xid8[];
     v_marker record;
+    v_plan jsonb;
+    v_backlog text[];
+    v_available bigint := 0;
+    v_planned bigint := 0;
+    v_plans jsonb[] := array_fill(NULL::jsonb, ARRAY[5], ARRAY[0]);
+    v_closed boolean[] := array_fill(false, ARRAY[5], ARRAY[0]);
+    v_taken integer[] := array_fill(0, ARRAY[5], ARRAY[0]);
+    v_except text[] := array_fill('{}'::text, ARRAY[5], ARRAY[0]);
     v_old_through xid8[] := array_fill('0'::xid8, ARRAY[5], ARRAY[0]);
     v_old_except text[] := array_fill('{}'::text, ARRAY[5], ARRAY[0]);
     v_emptied_at timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[5], ARRAY[0]);
-    v_cut xid8[];
+    v_cut xid8[] := array_fill('0'::xid8, ARRAY[5], ARRAY[0]);
     v_rows text;
     v_starts_at timestamptz;
     v_ends_at timestamptz;
-    v_total bigint;
+    v_total bigint := 0;
     v_stored bigint := 0;
     v_rejected bigint := 0;
     v_count bigint;
     v_unknown_tenants bigint[];
     v_unknown_entities bigint[];
     v_unknown_check text := 'false';
+    v_source bigint;
+    v_position bigint;
+    v_source_slots oid[];
+    v_source_ctids tid[];
+    v_sources bigint[] := ARRAY[]::bigint[];
+    v_positions bigint[] := ARRAY[]::bigint[];
     v_slots oid[];
     v_ctids tid[];
     v_stored_slots oid[];
@@ -59,8 +71,8 @@ DECLARE
 BEGIN
     -- Lanes nobody else is flushing: the short ones first, so that none waits for another's backlog, then long
     -- ones until there is enough to do, so that two flushers share them.
-    FOR v_lane, v_bytes IN
-        SELECT l.lane, l.bytes
+    FOR v_lane, v_long, v_share IN
+        SELECT l.lane, l.bytes > c_rotate_bytes, greatest(1, p_limit / count(*) OVER ())
         FROM (
             SELECT
                 n.lane,
@@ -74,72 +86,78 @@ BEGIN
         WHERE l.bytes > 0
         ORDER BY l.bytes > c_rotate_bytes, l.turn
     LOOP
+        EXIT WHEN v_available >= CASE WHEN v_long THEN p_limit ELSE 4::bigint * p_limit END;
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(6644086, v_lane);
         v_lanes := v_lanes || v_lane;
-        v_rows_at_most := v_rows_at_most + v_bytes / c_row_bytes;
-        EXIT WHEN v_rows_at_most > 4::bigint * p_limit;
+        v_snapshot := pg_current_snapshot();
+        v_through := ((pg_snapshot_xmax(v_snapshot)::text)::bigint - 1)::text::xid8;
+        -- Rows that this very transaction staged wait for the next flush: it may still add to them.
+        v_in_progress := array(SELECT pg_snapshot_xip(v_snapshot)) || coalesce(pg_current_xact_id_if_assigned(), '0'::xid8);
+        v_plan := NULL;
+        FOR v_marker IN SELECT m.* FROM eav.staging_marker AS m WHERE m.lane = v_lane LOOP
+            IF v_marker.through > v_through THEN
+                RAISE object_not_in_prerequisite_state USING
+                    MESSAGE = 'staging was copied from another server: its markers name transactions of the future',
+                    HINT = 'Once, after a restore or a move: SELECT eav.adopt_staging()';
+            END IF;
+            v_old_through[v_lane] := v_marker.through;
+            v_old_except[v_lane] := v_marker.except_for::text;
+            v_emptied_at[v_lane] := v_marker.emptied_at;
+            v_plan := v_marker.plan;
+        END LOOP;
+        -- A plan for much smaller or larger steps is made again.
+        IF v_plan IS NULL OR (v_plan -> 'step')::bigint NOT BETWEEN p_limit / 10 AND p_limit THEN
+            v_plan := eav.plan_lane(
+                v_lane, v_share, v_through, v_in_progress, v_old_through[v_lane], v_old_except[v_lane]::xid8[]
+            );
+        END IF;
+        v_plans[v_lane] := v_plan;
+        v_except[v_lane] := array(SELECT jsonb_array_elements_text(v_plan -> 'except'))::text;
+        SELECT v_available + coalesce(sum((c.cut -> 'rows')::bigint), 0) INTO v_available
+        FROM jsonb_array_elements(v_plan -> 'cuts') AS c (cut);
     END LOOP;
     IF cardinality(v_lanes) = 0 THEN
         RETURN 0;
     END IF;
 
-    v_snapshot := pg_current_snapshot();
-    v_through := ((pg_snapshot_xmax(v_snapshot)::text)::bigint - 1)::text::xid8;
-    -- Rows that this very transaction staged wait for the next flush: it may still add to them.
-    v_except := array(SELECT pg_snapshot_xip(v_snapshot)) || coalesce(pg_current_xact_id_if_assigned(), '0'::xid8);
-    FOR v_marker IN SELECT m.* FROM eav.staging_marker AS m WHERE m.lane = ANY(v_lanes) LOOP
-        IF v_marker.through > v_through THEN
-            RAISE object_not_in_prerequisite_state USING
-                MESSAGE = 'staging was copied from another server: its markers name transactions of the future',
-                HINT = 'Once, after a restore or a move: SELECT eav.adopt_staging()';
+    -- Of each lane its first cut; of what p_limit leaves, further ones: in their order and without a gap, because
+    -- what a source staged first is flushed first.
+    FOR v_lane, v_count, v_new_through IN
+        SELECT l.lane, (c.cut -> 'rows')::bigint, (c.cut ->> 'through')::xid8
+        FROM unnest(v_lanes) WITH ORDINALITY AS l (lane, place)
+        CROSS JOIN LATERAL jsonb_array_elements(v_plans[l.lane] -> 'cuts') WITH ORDINALITY AS c (cut, number)
+        ORDER BY c.number, l.place
+    LOOP
+        v_closed[v_lane] := v_closed[v_lane] OR (v_taken[v_lane] > 0 AND v_planned + v_count > p_limit);
+        IF NOT v_closed[v_lane] THEN
+            v_taken[v_lane] := v_taken[v_lane] + 1;
+            v_cut[v_lane] := v_new_through;
+            v_planned := v_planned + v_count;
         END IF;
-        v_old_through[v_marker.lane] := v_marker.through;
-        v_old_except[v_marker.lane] := v_marker.except_for::text;
-        v_emptied_at[v_marker.lane] := v_marker.emptied_at;
     END LOOP;
 
-    v_cut := array_fill(v_through, ARRAY[5], ARRAY[0]);
-    LOOP
-        SELECT string_agg(
+    -- What they are, as SQL. Where the rows of finished transactions lie does not change any more: only those
+    -- blocks are read, five times.
+    SELECT
+        string_agg(
             format(
                 'SELECT %s AS lane, s.tableoid AS slot, s.ctid AS at, s.* FROM eav.staging_%s_%s AS s '
-                || 'WHERE s.batch <= %L::xid8 AND s.batch <> ALL(%L::xid8[]) AND (s.batch > %L::xid8 OR s.batch = ANY(%L::xid8[]))',
-                l.lane, l.lane, n.slot, v_cut[l.lane], v_except, v_old_through[l.lane], v_old_except[l.lane]
+                || 'WHERE s.ctid >= %L::tid AND s.ctid <= %L::tid AND s.batch <= %L::xid8 AND s.batch <> ALL(%L::xid8[]) '
+                || 'AND (s.batch > %L::xid8 OR s.batch = ANY(%L::xid8[]))',
+                p.lane, p.lane, p.slot, p.first, p.last, v_cut[p.lane], v_except[p.lane], v_old_through[p.lane],
+                v_old_except[p.lane]
             ),
             ' UNION ALL '
         )
-        INTO v_rows
+    INTO v_rows
+    FROM (
+        SELECT l.lane, s.slot, min((s.place ->> 0)::tid) AS first, max((s.place ->> 1)::tid) AS last
         FROM unnest(v_lanes) AS l (lane)
-        CROSS JOIN generate_series(0, 2) AS n (slot)
-        WHERE pg_relation_size(format('eav.staging_%s_%s', l.lane, n.slot)::regclass) > 0;
-        EXIT WHEN v_rows_at_most <= p_limit;
-        -- Perhaps more than p_limit: of each lane its share, whole transactions in the order of their ids, at least
-        -- one.
-        FOR v_lane, v_new_through IN EXECUTE format(
-            $sql$
-            WITH batches AS MATERIALIZED (
-                SELECT r.lane, r.batch, count(*) AS count FROM (%s) AS r GROUP BY r.lane, r.batch
-            )
-
-            SELECT b.lane, max(b.batch)
-            FROM (
-                SELECT
-                    c.lane,
-                    c.batch,
-                    sum(c.count) OVER (PARTITION BY c.lane ORDER BY c.batch) AS upto,
-                    row_number() OVER (PARTITION BY c.lane ORDER BY c.batch) AS number
-                FROM batches AS c
-            ) AS b
-            WHERE b.number = 1 OR b.upto <= $1 / (SELECT count(DISTINCT c.lane) FROM batches AS c)
-            GROUP BY b.lane
-            $sql$,
-            v_rows
-        ) USING p_limit
-        LOOP
-            v_cut[v_lane] := v_new_through;
-        END LOOP;
-        v_rows_at_most := 0;
-    END LOOP;
+        CROSS JOIN LATERAL jsonb_array_elements(v_plans[l.lane] -> 'cuts') WITH ORDINALITY AS c (cut, number)
+        CROSS JOIN LATERAL jsonb_each(c.cut -> 'slots') AS s (slot, place)
+        WHERE c.number <= v_taken[l.lane]
+        GROUP BY l.lane, s.slot
+    ) AS p;
 
     -- Which times have a partition. Without one for this very moment maintenance has failed: nothing is rejected for
     -- that.
@@ -154,7 +172,9 @@ BEGIN
         END IF;
     END IF;
 
-    IF p_quarantine THEN
+    IF v_rows IS NULL THEN
+        NULL;
+    ELSIF p_quarantine THEN
         -- These rows made every flush fail. They are kept, and nobody waits for them any longer.
         EXECUTE format(
             $sql$
@@ -171,6 +191,13 @@ BEGIN
         );
         GET DIAGNOSTICS v_rejected = ROW_COUNT;
         v_total := v_rejected;
+        EXECUTE format(
+            $sql$
+            SELECT array_agg(q.source_id), array_agg(q.position)
+            FROM (SELECT r.source_id, max(r.source_offset) AS position FROM (%s) AS r GROUP BY r.source_id) AS q
+            $sql$,
+            v_rows
+        ) INTO v_sources, v_positions;
     ELSE
         -- Entities nobody has heard of: registered for tenants that want that, else an exception below.
         EXECUTE format(
@@ -202,12 +229,19 @@ BEGIN
             END IF;
         END IF;
 
-        -- One look at every row: how many, and which are exceptions.
-        EXECUTE format(
+        -- One look at every row: of each source how many, how far, and which are exceptions.
+        FOR v_source, v_position, v_count, v_source_slots, v_source_ctids IN EXECUTE format(
             $sql$
-            SELECT count(*), array_agg(j.slot) FILTER (WHERE j.exception), array_agg(j.at) FILTER (WHERE j.exception)
+            SELECT
+                j.source_id,
+                max(j.source_offset) AS position,
+                count(*) AS count,
+                array_agg(j.slot) FILTER (WHERE j.exception) AS slots,
+                array_agg(j.at) FILTER (WHERE j.exception) AS ctids
             FROM (
                 SELECT
+                    r.source_id,
+                    r.source_offset,
                     r.slot,
                     r.at,
                     r.reason IS NOT NULL
@@ -226,9 +260,17 @@ BEGIN
                 LEFT JOIN eav.attributes AS a ON r.attribute_id = a.attribute_id AND r.tenant_id = a.tenant_id
                 OFFSET 0 -- judge once, not once for each aggregate
             ) AS j
+            GROUP BY j.source_id
             $sql$,
             v_unknown_check, v_rows
-        ) INTO v_total, v_slots, v_ctids USING v_starts_at, v_ends_at, v_unknown_tenants, v_unknown_entities;
+        ) USING v_starts_at, v_ends_at, v_unknown_tenants, v_unknown_entities
+        LOOP
+            v_total := v_total + v_count;
+            v_sources := v_sources || v_source;
+            v_positions := v_positions || v_position;
+            v_slots := v_slots || v_source_slots;
+            v_ctids := v_ctids || v_source_ctids;
+        END LOOP;
     END IF;
 
     IF v_total > 0 AND NOT p_quarantine THEN
@@ -243,6 +285,8 @@ BEGIN
             SELECT
                 r.tenant_id, r.entity_id, r.attribute_id, r.observed_at, r.value_time, r.value_bool, r.value_number, r.value_text
             FROM (%s) AS r %s
+            -- Neighbours in the index, one after the other: half the price of its B-tree.
+            ORDER BY r.attribute_id, r.observed_at
             $sql$,
             v_rows, v_not_exceptions
         ) USING v_slots, v_ctids;
@@ -256,46 +300,47 @@ BEGIN
     END IF;
 
     -- The books must balance, or nothing happened.
-    IF v_stored + v_rejected <> v_total THEN
+    IF v_stored + v_rejected <> v_total OR v_total <> v_planned THEN
         RAISE data_corrupted USING MESSAGE = format(
-            'flush of %s rows stored %s and rejected %s: rolled back, nothing is lost', v_total, v_stored, v_rejected
+            'flush of %s rows found %s, stored %s and rejected %s: rolled back, nothing is lost',
+            v_planned, v_total, v_stored, v_rejected
         );
     END IF;
-    IF v_total > 0 THEN
-        EXECUTE format(
-            $sql$
-            INSERT INTO eav.ingest_checkpoint_log (source_id, position)
-            SELECT p.source_id, p.position
-            FROM (
-                SELECT r.source_id, max(r.source_offset) AS position
-                FROM (%s) AS r
-                WHERE r.source_id IS NOT NULL AND r.source_offset IS NOT NULL
-                GROUP BY r.source_id
-            ) AS p
-            WHERE p.position > coalesce(
-                (SELECT max(c.position) FROM eav.ingest_checkpoint_log AS c WHERE c.source_id = p.source_id), -1
-            )
-            $sql$,
-            v_rows
+    INSERT INTO eav.ingest_checkpoint_log (source_id, position)
+    SELECT p.source_id, p.position
+    FROM unnest(v_sources, v_positions) AS p (source_id, position)
+    WHERE p.source_id IS NOT NULL
+        AND p.position > coalesce(
+            (SELECT max(c.position) FROM eav.ingest_checkpoint_log AS c WHERE c.source_id = p.source_id), -1
         );
-    END IF;
 
     FOREACH v_lane IN ARRAY v_lanes LOOP
         v_new_through := greatest(v_old_through[v_lane], v_cut[v_lane]);
         v_new_except := array(
-            SELECT e FROM unnest(v_except) AS e WHERE e <= v_new_through AND e <> '0'::xid8
+            SELECT e FROM unnest(v_except[v_lane]::xid8[]) AS e WHERE e <= v_new_through AND e <> '0'::xid8
             UNION
             SELECT e FROM unnest(v_old_except[v_lane]::xid8[]) AS e WHERE e > v_cut[v_lane]
         );
+        SELECT jsonb_agg(c.cut ORDER BY c.number) INTO v_plan
+        FROM jsonb_array_elements(v_plans[v_lane] -> 'cuts') WITH ORDINALITY AS c (cut, number)
+        WHERE c.number > v_taken[v_lane];
+        v_backlog := array(
+            SELECT DISTINCT format('eav.staging_%s_%s', v_lane, k.slot)
+            FROM jsonb_array_elements(v_plan) AS c (cut)
+            CROSS JOIN LATERAL jsonb_object_keys(c.cut -> 'slots') AS k (slot)
+        );
         v_count := eav.empty_slots(
             v_lane, v_new_through, v_new_except,
-            CASE WHEN v_total = 0 AND v_emptied_at[v_lane] < v_now - c_idle THEN 1 ELSE c_rotate_bytes END
+            CASE WHEN v_total = 0 AND v_emptied_at[v_lane] < v_now - c_idle THEN 1 ELSE c_rotate_bytes END,
+            v_backlog
         );
-        IF v_total > 0 OR v_count > 0 THEN
+        IF v_taken[v_lane] > 0 OR v_count > 0 THEN
             EXECUTE format(
-                'INSERT INTO eav.%I (lane, through, except_for, emptied_at) VALUES ($1, $2, $3, $4)',
+                'INSERT INTO eav.%I (lane, through, except_for, emptied_at, plan) VALUES ($1, $2, $3, $4, $5)',
                 CASE WHEN v_lane = 0 THEN 'staging_progress_durable' ELSE 'staging_progress' END
-            ) USING v_lane, v_new_through, v_new_except, CASE WHEN v_count > 0 THEN v_now ELSE v_emptied_at[v_lane] END;
+            ) USING
+                v_lane, v_new_through, v_new_except, CASE WHEN v_count > 0 THEN v_now ELSE v_emptied_at[v_lane] END,
+                jsonb_set(v_plans[v_lane], '{cuts}', v_plan);
         END IF;
     END LOOP;
     RETURN v_total;
