@@ -101,6 +101,10 @@ def functions(entities: int) -> str:
             FROM generate_series(p_first, p_last) AS g (n)
         $$;
 
+        CREATE OR REPLACE FUNCTION bench.volatile_names() RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
+            SELECT ARRAY{list(VOLATILE_NAMES)}
+        $$;
+
         CREATE OR REPLACE FUNCTION bench.pick(p_entity_id bigint, p_what integer, p_of integer)
         RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
             SELECT (hashint8(p_entity_id * 64 + p_what) & 2147483647)::bigint % p_of

@@ -17,6 +17,7 @@ from bench.rows.history import (
     Compaction,
     Filled,
     FilledLean,
+    Size,
     SizeActive,
     SizeCompacted,
 )
@@ -29,6 +30,7 @@ from local.errors import LocalError
 # In this order: rows that share a database stand together, and it is dropped after the last of them.
 ROWS: tuple[type[Row], ...] = (
     Flush,
+    Size,
     EndToEnd,
     EndToEndIngest,
     PgQ,

@@ -195,14 +195,36 @@ class Entities(World):
         self.bench.say(f"{self.entities:,} entities in each projection: {time.perf_counter() - start:,.0f} s")
 
     def _fill_ours(self) -> None:
+        # Where the schema keeps changing values apart, that is where they are; else all are in hot_attrs.
         with self.connect() as connection:
+            apart = one(
+                connection,
+                "SELECT count(*) > 0 FROM pg_attribute"
+                " WHERE attrelid = 'eav.entity_jsonb'::regclass AND attname = 'hot_volatile'",
+            )
             connection.execute(
-                "INSERT INTO eav.entity_jsonb (tenant_id, entity_id, observed_at, hot_attrs, hot_times)"
-                " SELECT bench.tenant_of(v.n), v.n, '2026-01-01', v.attrs,"
-                "   (SELECT jsonb_object_agg(k, 1767225600000000) FROM jsonb_object_keys(v.attrs) AS k)"
-                " FROM (SELECT n, bench.hot_values(n) AS attrs FROM generate_series(1, %s::bigint) AS n OFFSET 0) AS v",
+                (
+                    "INSERT INTO eav.entity_jsonb (tenant_id, entity_id, observed_at, hot_attrs, hot_times"
+                    + (", hot_volatile)" if apart else ")")
+                    + " SELECT bench.tenant_of(v.n), v.n, '2026-01-01', v.attrs"
+                    + (" - bench.volatile_names()" if apart else "")
+                    + ", (SELECT jsonb_object_agg(k, 1767225600000000) FROM jsonb_object_keys(v.attrs) AS k)"
+                    + (
+                        ", v.attrs - (SELECT array_agg(k) FROM jsonb_object_keys(v.attrs) AS k"
+                        " WHERE k <> ALL(bench.volatile_names()))"
+                        if apart
+                        else ""
+                    )
+                    + " FROM (SELECT n, bench.hot_values(n) AS attrs"
+                    "   FROM generate_series(1, %s::bigint) AS n OFFSET 0) AS v"
+                ).encode(),
                 (self.entities,),
             )
+            if apart:
+                connection.execute(
+                    "UPDATE eav.attributes SET is_volatile = true WHERE is_hot AND name = ANY(bench.volatile_names())"
+                )
+                connection.execute("DELETE FROM eav.hot_backfill; VACUUM ANALYZE eav.attributes")
 
     def _fill_reference(self) -> None:
         with self.connect() as connection:

@@ -14,7 +14,8 @@ from bench.rows.flush import UNIT, drain, drain_reference
 from bench.server import Connection, one
 from bench.sizes import ATTRIBUTES
 from bench.timing import median, milliseconds, percentile
-from bench.worlds import History
+from bench.worlds import Flow, History, stage_reference
+from jobs.schedule import find
 
 DAY = timedelta(hours=24)
 
@@ -250,10 +251,10 @@ class ColdActive(FilledRow):
 
 
 class SizeActive(FilledRow):
-    """DESIGN: bytes a value, table and indexes, active."""
+    """Bytes a value of the full partition, as it was filled: indexes built in bulk and packed tightly."""
 
-    name = "size-active"
-    title = "bytes a value of an active partition"
+    name = "filled-size"
+    title = "bytes a value of a full partition, indexes built in bulk"
     state = "after VACUUM"
     once = True
     kind = "active"
@@ -271,11 +272,10 @@ class SizeActive(FilledRow):
         """Over the reference without its entity index, the smaller of its two forms."""
         return (
             Line(
-                "bytes a value, table and indexes, active",
+                f"bytes a value of {self.history.rows:,}, active, indexes built in bulk",
                 "ours, active",
                 "bytes",
                 "reference without entity index",
-                bar=at_most(0.75),
             ),
         )
 
@@ -302,8 +302,6 @@ class Compaction(FilledRow):
 
     def missing(self) -> str | None:
         """The job must exist."""
-        from jobs.schedule import find
-
         return None if find("compact") else "there is no job `compact`"
 
     def steps(self) -> Sequence[Step]:
@@ -347,9 +345,9 @@ class ColdCompacted(ColdActive):
 
 
 class SizeCompacted(SizeActive):
-    """DESIGN: bytes a value and index bytes, compacted."""
+    """DESIGN: index bytes of a compacted partition."""
 
-    name = "size"
+    name = "compacted-size"
     title = "bytes a value and index bytes of a compacted partition"
     kind = "compacted"
 
@@ -361,20 +359,100 @@ class SizeCompacted(SizeActive):
         """Over the reference in the form that is named."""
         return (
             Line(
-                "bytes a value, table and indexes, compacted",
+                f"bytes a value of {self.history.rows:,}, compacted; the reference's indexes built in bulk",
                 "ours, compacted",
                 "bytes",
                 "reference without entity index",
-                bar=at_most(0.55),
             ),
             Line(
-                "index bytes of a compacted partition",
+                f"index bytes of a compacted partition of {self.history.rows:,} rows",
                 "ours, compacted, indexes",
                 "bytes a value",
                 "reference, indexes",
                 bar=at_most(1 / 100),
             ),
         )
+
+
+class Size(Row):
+    """DESIGN: bytes a value, table and indexes, active; compacted."""
+
+    name = "size"
+    title = "bytes a value of partitions that each design's own flush has filled"
+    state = "after VACUUM"
+    world = Flow
+    once = True
+    MOST = 1_000_000
+
+    @property
+    def flow(self) -> Flow:
+        """The database."""
+        return self.within(Flow)
+
+    @property
+    def rows(self) -> int:
+        """How many are flushed."""
+        return min(self.bench.sizes.staged, self.MOST)
+
+    def steps(self) -> Sequence[Step]:
+        """Filled, measured, compacted, measured."""
+        return (self._sizes,)
+
+    def lines(self) -> Sequence[Line]:
+        """Over the reference without its entity index, the smaller of its two forms."""
+        return tuple(
+            Line(
+                f"bytes a value, table and indexes, {kind}",
+                f"ours, {kind}",
+                "bytes",
+                "reference without entity index",
+                bar=at_most(limit),
+            )
+            for kind, limit in (("active", 0.75), ("compacted", 0.55))
+        )
+
+    def notes(self) -> dict[str, Any]:
+        """How many."""
+        return {"rows flushed": self.rows, "of": "last month, so that ours can be compacted"}
+
+    def clean(self) -> None:
+        """The tables are emptied."""
+        with self.flow.connect() as connection:
+            connection.execute("TRUNCATE eav.entity_values_ts, reference.entity_values_ts")
+
+    def _sizes(self) -> Figures:
+        with self.flow.connect() as connection:
+            month = one(connection, "SELECT date_trunc('month', now()) - interval '1 month'")
+            ours = str(
+                one(
+                    connection,
+                    "SELECT b.partition::text FROM ops.partition_bounds('eav.entity_values_ts') AS b"
+                    " WHERE b.starts_at = %s",
+                    month,
+                )
+            )
+            reference = f"reference.entity_values_ts_{month:%Y_%m}"
+            connection.execute(
+                "TRUNCATE eav.entity_values_ts, reference.entity_values_ts, reference.entity_values_ingest"
+            )
+            begin = month - self.flow.staged * timedelta(milliseconds=1)
+            stage_reference(connection, self.flow.staged, self.rows, begin)
+            drain_reference(connection, self.rows)
+            self.flow.stage(connection, self.rows, begin)
+            drain(self.flow, self.rows)
+            connection.execute(f"VACUUM ANALYZE {ours}, {reference}".encode())
+            of_reference, active = sizes(connection, reference), sizes(connection, ours)
+            found = {
+                "reference": of_reference["total"] / self.rows,
+                "reference without entity index": (of_reference["total"] - of_reference["entity"])
+                / self.rows,
+                "ours, active": active["total"] / self.rows,
+            }
+            if find("compact"):
+                self.bench.run(self.flow.database, "jobs", "run", "compact")
+                connection.execute(f"VACUUM ANALYZE {ours}".encode())
+                found["ours, compacted"] = sizes(connection, ours)["total"] / self.rows
+        return found
 
 
 def scope(connection: Connection, tenant: int) -> None:
