@@ -66,18 +66,20 @@ def run(bench: Bench, rows: Sequence[type[Row]]) -> dict[str, Any]:
     began = time.monotonic()
     found: dict[str, Any] = {"about": bench.about(), "rows": []}
     world: World | None = None
+    failed: dict[type[World], str] = {}
     for number, kind in enumerate(rows):
-        failed = None
-        if kind.world is not None and not isinstance(world, kind.world):
-            world = kind.world(bench)
+        wanted = kind.world
+        if wanted is not None and not isinstance(world, wanted) and wanted not in failed:
+            world = wanted(bench)
             bench.say(f"making the database of {kind.name}")
             try:
                 world.open()
             except (LocalError, psycopg.Error) as error:
-                failed = f"its database could not be made: {str(error).splitlines()[0]}"
-        found["rows"].append(measure(bench, kind(bench, world), f"{number + 1} of {len(rows)}", failed))
+                failed[wanted] = f"its database could not be made: {str(error).splitlines()[0]}"
+        reason = failed.get(wanted) if wanted is not None else None
+        found["rows"].append(measure(bench, kind(bench, world), f"{number + 1} of {len(rows)}", reason))
         following = rows[number + 1] if number + 1 < len(rows) else None
-        if world is not None and (failed or following is None or following.world is not type(world)):
+        if world is not None and (reason or following is None or following.world is not type(world)):
             world.close()
             world = None
     found["about"]["seconds"] = round(time.monotonic() - began)

@@ -224,7 +224,8 @@ class Entities(World):
                 connection.execute(
                     "UPDATE eav.attributes SET is_volatile = true WHERE is_hot AND name = ANY(bench.volatile_names())"
                 )
-                connection.execute("DELETE FROM eav.hot_backfill; VACUUM ANALYZE eav.attributes")
+                connection.execute("DELETE FROM eav.hot_backfill")
+                connection.execute("VACUUM ANALYZE eav.attributes")
 
     def _fill_reference(self) -> None:
         with self.connect() as connection:
