@@ -36,7 +36,7 @@ class Sizes:
     """Rows flushed into it."""
     entities: int = 2_000_000
     """Rows of the hot projection."""
-    events: int = 500_000
+    events: int = 200_000
     """Hot events, each of another entity."""
     queries: int = 50
     """Times that a query runs in a round."""

@@ -184,13 +184,23 @@ class Entities(World):
         self.event = 0
 
     def build(self) -> None:
-        """Filled in bulk, indexed as it goes, then vacuumed."""
+        """Filled in bulk, GIN indexes made afterwards, which is much faster, then vacuumed."""
         with self.connect() as connection:
             catalogue(connection, self.entities, hot=HOT_ATTRIBUTES, tagged=True)
             self.load_reference(connection, "flush", "hot")
+            indexes = connection.execute(
+                "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index"
+                " WHERE indrelid IN ('eav.entity_jsonb'::regclass, 'reference.entity_jsonb'::regclass)"
+                " AND NOT indisprimary"
+            ).fetchall()
+            for name, _ in indexes:
+                connection.execute(f"DROP INDEX {name}".encode())
         start = time.perf_counter()
         together(self._fill_ours, self._fill_reference)
         with self.connect() as connection:
+            for _, definition in indexes:
+                # The definition of a partitioned index says ONLY, which would leave its partitions without.
+                connection.execute(definition.replace(" ON ONLY ", " ON ").encode())
             connection.execute("VACUUM ANALYZE eav.entity_jsonb, reference.entity_jsonb")
         self.bench.say(f"{self.entities:,} entities in each projection: {time.perf_counter() - start:,.0f} s")
 

@@ -17,6 +17,8 @@ CREATE TABLE reference.entity_jsonb (
     PRIMARY KEY (entity_id, tenant_id)
 ) PARTITION BY HASH (entity_id);
 
+CREATE INDEX idx_entity_jsonb_hot_attrs ON reference.entity_jsonb USING gin (hot_attrs jsonb_path_ops);
+
 DO $$
 BEGIN
     FOR v_remainder IN 0..99 LOOP
