@@ -20,13 +20,14 @@ import pytest
 from bench import docs, report
 from bench.__main__ import main, millions
 from bench.curves import conclusions, exponent
-from bench.load import SLOTS, tenant_slots
+from bench.load import SLOTS, functions, tenant_slots
 from bench.model import Figure, Line, at_least, at_most, judge
 from bench.sizes import FULL, QUICK, check_disk
 from bench.sustained import METRICS
 from bench.sustained import judge as judge_metric
 from bench.timing import percentile
 from local.errors import LocalError
+from tests.conftest import Database
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
@@ -267,3 +268,62 @@ class TestDocument:
         document.write_text("nothing\n", encoding="utf-8")
         with pytest.raises(LocalError, match="the markers <!-- table: generated -->"):
             report.fill_in(document, "table", "text")
+
+
+class TestReference:
+    def test_it_has_the_partitions_and_indexes_that_it_is_measured_with(self, database: Database) -> None:
+        with database.session() as connection:
+            connection.execute(functions(1000).encode())
+            for part in ("flush", "hot"):
+                connection.execute((ROOT / f"bench/reference/{part}.sql").read_bytes())
+        partitions = "SELECT count(*) FROM pg_partition_tree(%s) WHERE isleaf"
+        assert database.one(partitions, "reference.entity_jsonb") == 100
+        assert database.one(partitions, "reference.entity_values_ts") == 7
+        indexes = [
+            definition.split(" USING ")[1]
+            for (definition,) in database.all(
+                "SELECT indexdef FROM pg_indexes WHERE schemaname = 'reference'"
+                " AND tablename IN ('entity_jsonb', 'entity_values_ts') ORDER BY 1"
+            )
+        ]
+        assert sorted(indexes) == [
+            "brin (ingested_at)",
+            "btree (entity_id, tenant_id)",
+            "btree (tenant_id, attribute_id, ingested_at)",
+            "btree (tenant_id, entity_id, attribute_id, ingested_at)",
+            "gin (hot_attrs jsonb_path_ops)",
+        ]
+
+    def test_its_upserts_keep_other_keys_and_take_the_last_that_came(self, database: Database) -> None:
+        with database.session() as connection:
+            connection.execute(functions(1000).encode())
+            for part in ("flush", "hot"):
+                connection.execute((ROOT / f"bench/reference/{part}.sql").read_bytes())
+            connection.execute('SELECT reference.upsert_hot_attrs(1, 7, \'{"a": 2, "b": 1}\')')
+            connection.execute("SELECT reference.upsert_hot_attrs(1, 7, '{\"a\": 1}')")
+            ((count,),) = connection.execute(
+                "SELECT reference.upsert_hot_attrs_in_bulk(1, 100, false)"
+            ).fetchall()
+        assert count == 100
+        query = "SELECT hot_attrs FROM reference.entity_jsonb WHERE entity_id = 7 AND tenant_id = 1"
+        hot = database.one(query)
+        assert hot.keys() == {"a", "b", "cpu.percent"}
+        assert (hot["a"], hot["b"]) == (1, 1)
+
+
+class TestLoadInTheServer:
+    def test_it_is_the_same_rows_every_time_and_every_entity_once(self, database: Database) -> None:
+        with database.session() as connection:
+            connection.execute(functions(1000).encode())
+        query = (
+            "SELECT count(*), count(DISTINCT entity_id), count(DISTINCT tenant_id),"
+            " min(attribute_id), max(attribute_id),"
+            " count(*) FILTER (WHERE tenant_id <> bench.tenant_of(entity_id)),"
+            " count(*) FILTER (WHERE (attribute_id - 1) / 1000 + 1 <> tenant_id)"
+            " FROM bench.load(1, 1000, '2026-01-01', '1 ms')"
+        )
+        (first,) = database.all(query)
+        assert first[:3] == (1000, 1000, 20)
+        assert 1 <= first[3] <= first[4] <= 20_000
+        assert first[5:] == (0, 0)
+        assert database.all(query) == [first]
