@@ -108,14 +108,14 @@ class Filled(FilledLean):
         rows = f"{self.history.rows:,}"
         return (
             Line(
-                f"flush into a partition of {rows} rows",
+                f"flush into a partition of {rows} rows, over an empty one",
                 "ours, full partition",
                 UNIT,
                 "ours, empty partition",
                 bar=at_least(0.5),
             ),
             Line(
-                f"flush into a partition of {rows} rows",
+                f"flush into a partition of {rows} rows, over the reference",
                 "ours, full partition",
                 UNIT,
                 self.reference,
