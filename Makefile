@@ -58,8 +58,8 @@ lint-python: dev
 lint-sql: dev server-packages
 	@status=0; $(LINT_SQL); exit $$status
 
-bench: dev server-packages ## side by side with the reference designs
-	@$(PYTHON_VENV) -m bench $(ARGS)
+bench: dev server-packages ## side by side with the reference design (QUICK=1: under 3 minutes)
+	@$(PYTHON_VENV) -m bench table $(if $(QUICK),--quick) $(ARGS)
 
 LOCK := $(PYTHON_VENV) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras \
 	--no-header --no-emit-index-url --no-emit-find-links --upgrade

@@ -1,54 +1,185 @@
-"""`make bench`: how fast the flush is, beside the reference design and beside a plain INSERT … SELECT."""
+"""Side by side with the reference design: `make bench`, the sustained run, the curves, and the docs of them."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from bench.flush import Result, measure
+from bench import docs, report
+from bench.run import ROWS, chosen, run
+from bench.server import running
+from bench.sizes import FULL, QUICK, Sizes, check_disk
+from local.errors import LocalError
+
+COMMANDS = ("table", "sustained", "curves", "docs")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; prints a table, or JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "--rows", type=int, default=1_000_000, help="rows staged for each measurement (default 1000000)"
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
+        arguments.insert(0, "table")
+    options = parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except LocalError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("python -m bench: interrupted, nothing is left behind", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    names = "\n".join(f"  {row.name:<12} {row.title}" for row in ROWS)
+    top = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    table = commands.add_parser(
+        "table",
+        help="every bar, reference and ours in turns (the default)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Measure every row on a throw-away server, print a table and write a JSON file.",
+        epilog=f"rows:\n{names}\n\nexit codes: 0 measured, whatever the verdicts; 1 not measured; 130 interrupted",
     )
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="interleaved rounds, of which the median counts (default 3)"
+    common(table)
+    table.add_argument("--only", nargs="+", metavar="ROW", help="these rows only")
+    table.add_argument("--rows", type=int, help="rows staged; the full partition gets ten times as many")
+    table.add_argument("--json", action="store_true", help="print the JSON, not a table")
+    table.set_defaults(command=table_command)
+
+    sustained = commands.add_parser(
+        "sustained",
+        help="a steady load for minutes: does anything grow that should not?",
+        description="Two producers at a fixed rate, the worker, and a look at everything that could leak.",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    options = parser.parse_args(argv)
-    if options.rows < 1000 or options.rounds < 1:
-        print("python -m bench: --rows must be 1000 or more and --rounds 1 or more", file=sys.stderr)
-        return 2
-    results = measure(options.rows, options.rounds, lambda line: print(line, file=sys.stderr, flush=True))
+    sustained.add_argument("--minutes", type=float, default=30.0, help="how long (default 30)")
+    sustained.add_argument("--rate", type=int, default=10_000, help="values a second (default 10000)")
+    sustained.add_argument("--every", type=float, default=5.0, help="seconds between samples (default 5)")
+    sustained.add_argument("--output", type=Path, help="the JSON file; CSV and SVG are put beside it")
+    sustained.set_defaults(command=sustained_command)
+
+    curves = commands.add_parser(
+        "curves",
+        help="cost against size",
+        description="Flush, cold queries and hot filters at several sizes, ours and the reference in turns.",
+    )
+    common(curves)
+    curves.add_argument(
+        "--rows", type=millions, default=None, help="rows of a partition, in millions (default 1,10,50)"
+    )
+    curves.add_argument("--entities", type=millions, default=None, help="in millions (default 0.2,2,5)")
+    curves.set_defaults(command=curves_command)
+
+    writing = commands.add_parser(
+        "docs", help="docs/benchmarks.md from the JSON files", description="Fill in tables, draw pictures."
+    )
+    writing.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        default=docs.RESULTS,
+        help="folder of the JSON files (default .local/bench)",
+    )
+    writing.set_defaults(command=docs_command)
+    return top
+
+
+def common(command: argparse.ArgumentParser) -> None:
+    """Options of what measures in rounds."""
+    command.add_argument("--quick", action="store_true", help="small sizes: under three minutes")
+    command.add_argument("--rounds", type=int, default=3, help="the median counts (default 3)")
+    command.add_argument(
+        "--set",
+        dest="sizes",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help=f"one size: {', '.join(field.name for field in fields(Sizes))}",
+    )
+    command.add_argument("--output", type=Path, help="the JSON file (default in .local/bench)")
+
+
+def sizes_of(options: argparse.Namespace) -> Sizes:
+    """The sizes that the options ask for. Raises LocalError."""
+    sizes = QUICK if options.quick else FULL
+    if options.rounds < 1:
+        raise LocalError(f"python -m bench: --rounds must be 1 or more, got {options.rounds}")
+    for setting in options.sizes:
+        name, _, value = setting.partition("=")
+        known = {field.name: field.type for field in fields(Sizes)}
+        if name not in known:
+            raise LocalError(f"python -m bench: there is no size {name!r}: choose from {', '.join(known)}")
+        try:
+            number = float(value)
+        except ValueError:
+            raise LocalError(f"python -m bench: {setting}: {value!r} is no number") from None
+        changed: dict[str, Any] = {name: number if known[name] == "float" else int(number)}
+        sizes = replace(sizes, **changed)
+    return sizes
+
+
+def millions(text: str) -> tuple[int, ...]:
+    """`0.2,2` is (200000, 2000000). Raises ValueError."""
+    found = tuple(sorted({round(float(part) * 1_000_000) for part in text.split(",")}))
+    if not found or found[0] < 1000:
+        raise ValueError(text)
+    return found
+
+
+def say(line: str) -> None:
+    """Progress, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def table_command(options: argparse.Namespace) -> int:
+    """`python -m bench`."""
+    sizes = sizes_of(options)
+    if options.rows is not None:
+        sizes = sizes.with_rows(options.rows)
+    rows = chosen(options.only)
+    say(check_disk(sizes.disk_bytes()))
+    with running(sizes, options.rounds, say) as bench:
+        result = run(bench, rows)
+    result["about"]["quick"] = bool(options.quick)
+    path = docs.write_result("table", result, options.output)
     if options.json:
-        print(json.dumps({name: result.as_dict() for name, result in results.items()}, indent=2))
+        print(json.dumps(result, indent=1, ensure_ascii=False))
     else:
-        show(results, options.rows)
+        report.show(result, Console(width=None if sys.stdout.isatty() else 160))
+        print(f"JSON: {path}; for docs/benchmarks.md: python -m bench docs")
+    return 1 if any("failed" in row for row in result["rows"]) else 0
+
+
+def sustained_command(options: argparse.Namespace) -> int:
+    """`python -m bench sustained`."""
+    from bench import sustained
+
+    return sustained.command(options.minutes, options.rate, options.every, options.output, say)
+
+
+def curves_command(options: argparse.Namespace) -> int:
+    """`python -m bench curves`."""
+    from bench import curves
+
+    return curves.command(
+        sizes_of(options), options.rounds, options.rows, options.entities, options.quick, options.output, say
+    )
+
+
+def docs_command(options: argparse.Namespace) -> int:
+    """`python -m bench docs`."""
+    for path in docs.write_docs(options.source):
+        print(path)
     return 0
-
-
-def show(results: dict[str, Result], rows: int) -> None:
-    """A table of medians and their ratio to the first row."""
-    table = Table(title=f"{rows} staged rows, after a CHECKPOINT, medians")
-    for heading in ("what", "rows/s", "lowest", "highest", "ratio to ours"):
-        table.add_column(heading, justify="left" if heading == "what" else "right")
-    ours = next(iter(results.values()))
-    for name, result in results.items():
-        table.add_row(
-            name,
-            f"{result.median:,.0f}",
-            f"{min(result.rates):,.0f}",
-            f"{max(result.rates):,.0f}",
-            f"{result.median / ours.median:.2f}",
-        )
-    Console().print(table)
 
 
 if __name__ == "__main__":

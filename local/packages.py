@@ -105,6 +105,33 @@ def offered() -> set[str]:
     return set(found)
 
 
+def add_extension(server: Binaries, name: str, suffix: str, say: Say) -> str | None:
+    """Install the package `postgresql-<major>-<suffix>` if `server` lacks extension `name`.
+
+    Returns None, or why it is not there. Only for Debian's or Ubuntu's server, as root or with passwordless sudo.
+    """
+    if server.has_extension(name):
+        return None
+    package = f"postgresql-{server.major}-{suffix}"
+    sudo = _privilege()
+    if sudo is None or shutil.which("apt-get") is None or DEBIAN_ROOT not in server.bindir.parents:
+        return (
+            f"the server has no extension {name} and it cannot be installed here: apt-get install {package}"
+        )
+    say(f"installing {package} (apt-get install)")
+    try:
+        if not _lists_present():
+            _apt(sudo, ["update"], say)
+        _apt(sudo, ["install", "--yes", "--no-install-recommends", package], say)
+    except LocalError as error:
+        return f"{package} could not be installed: {error}"
+    return (
+        None
+        if server.has_extension(name)
+        else f"{package} is installed, yet the server has no extension {name}"
+    )
+
+
 def _missing(server: Binaries) -> tuple[str, ...]:
     """Extensions that `server` lacks."""
     return tuple(

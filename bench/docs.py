@@ -1,0 +1,64 @@
+"""docs/benchmarks.md from what was measured: its tables and pictures; the prose around them is written by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from bench import pictures, report
+from bench.server import ROOT
+from local.errors import LocalError
+
+RESULTS: Final = ROOT / ".local" / "bench"
+"""Where a run leaves its JSON files."""
+PARTS: Final = ("table", "curves", "sustained")
+DOCUMENT: Final = ROOT / "docs" / "benchmarks.md"
+
+
+def write_result(part: str, result: dict[str, Any], path: Path | None = None) -> Path:
+    """The JSON file of a run; returns where it is."""
+    path = path or RESULTS / f"{part}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def write_docs(source: Path = RESULTS, document: Path = DOCUMENT) -> list[Path]:
+    """Copy the results to `benchmarks/` beside the document, draw them, fill in the tables; returns what was written.
+
+    A part that has no result in `source` stays as it is. Raises LocalError if there is none at all.
+    """
+    folder = document.with_suffix("")
+    written = []
+    for part in PARTS:
+        found = source / f"{part}.json"
+        if not found.exists():
+            continue
+        try:
+            result = json.loads(found.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise LocalError(f"{found} is no JSON file: {error}") from None
+        written.append(write_result(part, result, folder / f"{part}.json"))
+        picture = folder / f"{part}.svg"
+        text = _render(part, result, picture)
+        written.append(picture)
+        report.fill_in(document, part, f"{text}\n\n![{part}]({folder.name}/{picture.name})")
+    if not written:
+        raise LocalError(f"python -m bench docs: {source} holds no results: run make bench first")
+    return [*written, document]
+
+
+def _render(part: str, result: dict[str, Any], picture: Path) -> str:
+    if part == "table":
+        pictures.draw_table(result, picture)
+        return report.markdown(result)
+    if part == "curves":
+        from bench.curves import markdown
+
+        pictures.draw_curves(result, picture)
+        return markdown(result)
+    from bench.sustained import markdown as sustained_markdown
+
+    pictures.draw_sustained(result, picture)
+    return sustained_markdown(result)
