@@ -35,6 +35,7 @@ partition_policies = Table(
     Column("maintained_at", DateTime(timezone=True)),
     Column("archive_first", Boolean, nullable=False),
     Column("last_error", Text),
+    Column("indexed_by", ARRAY(Text)),
     Column("sorted_by", ARRAY(Text)),
     PrimaryKeyConstraint("parent_table"),
     schema=SCHEMA,

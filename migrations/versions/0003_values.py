@@ -57,6 +57,7 @@ def upgrade() -> None:
                 maintained_at timestamptz,
                 archive_first boolean NOT NULL,
                 last_error text,
+                indexed_by text[],
                 sorted_by text[],
                 CONSTRAINT partition_policies_pkey PRIMARY KEY (parent_table)
             );
@@ -65,7 +66,9 @@ def upgrade() -> None:
             COMMENT ON COLUMN ops.partition_policies.compact_after IS
             'How long after its end a partition is compacted, so that late rows are in; NULL: never';
             COMMENT ON COLUMN ops.partition_policies.sorted_by IS
-            'The columns of the B-tree that a partition has until it is compacted, and of the order it is rewritten in then';
+            'The order that a partition is rewritten in when it is compacted';
+            COMMENT ON COLUMN ops.partition_policies.indexed_by IS
+            'The columns of the B-tree that new partitions get, and have until they are compacted; NULL: none';
 
             -- Eight columns and no more: a ninth makes the row header 8 bytes longer, on 26 billion rows a month.
             CREATE TABLE eav.entity_values_ts (
@@ -84,7 +87,7 @@ def upgrade() -> None:
             -- Which blocks hold a time range: 1/1000 of a B-tree, and appended rows keep it selective.
             CREATE INDEX entity_values_ts_observed_at_idx ON eav.entity_values_ts
             USING brin (observed_at) WITH (pages_per_range = 32, autosummarize = on);
-            -- The B-tree (tenant_id, attribute_id, observed_at) is not an index of the whole table: each partition has its
+            -- The B-tree of the attribute is not an index of the whole table: each partition has its
             -- own until it is compacted (ops.prepare_partitions). What each index costs: docs/decisions.md.
             -- 10 000 attributes: a hundred most common values are too few to tell a rare one from a frequent one.
             ALTER TABLE eav.entity_values_ts ALTER COLUMN attribute_id SET STATISTICS 1000;
@@ -129,7 +132,7 @@ def upgrade() -> None:
             f"""
             SELECT ops.partition_by_time(
                 'eav.entity_values_ts', 'observed_at', '{interval}', '7 days', '12 months', true,
-                '{{tenant_id,attribute_id,observed_at}}', '2 hours'
+                '{{attribute_id}}', '{{tenant_id,attribute_id,observed_at}}', '2 hours'
             );
             SELECT ops.partition_by_time('eav.entity_values_rejected', 'rejected_at', '1 month', '1 month', '3 months', false);
             SELECT ops.maintain_partitions();

@@ -285,8 +285,8 @@ BEGIN
             SELECT
                 r.tenant_id, r.entity_id, r.attribute_id, r.observed_at, r.value_time, r.value_bool, r.value_number, r.value_text
             FROM (%s) AS r %s
-            -- Neighbours in the index, one after the other: half the price of its B-tree.
-            ORDER BY r.attribute_id, r.observed_at
+            -- Neighbours in the B-tree, one after the other.
+            ORDER BY r.attribute_id
             $sql$,
             v_rows, v_not_exceptions
         ) USING v_slots, v_ctids;

@@ -8,6 +8,7 @@ CREATE OR REPLACE FUNCTION ops.partition_by_time(
     p_history interval,
     p_retention interval,
     p_archive_first boolean,
+    p_indexed_by text[] DEFAULT NULL,
     p_sorted_by text[] DEFAULT NULL,
     p_compact_after interval DEFAULT NULL
 )
@@ -51,17 +52,17 @@ BEGIN
         automatic_maintenance = 'off'
     WHERE parent_table = p_parent;
     INSERT INTO ops.partition_policies (
-        parent_table, partition_interval, retention, archive_first, sorted_by, compact_after
+        parent_table, partition_interval, retention, archive_first, indexed_by, sorted_by, compact_after
     )
-    VALUES (p_parent, p_interval, p_retention, p_archive_first, p_sorted_by, p_compact_after);
+    VALUES (p_parent, p_interval, p_retention, p_archive_first, p_indexed_by, p_sorted_by, p_compact_after);
     PERFORM ops.prepare_partitions(p_parent);
     PERFORM set_config('search_path', v_search_path, false);
 END;
 $$;
 
-COMMENT ON FUNCTION ops.partition_by_time(text, text, interval, interval, interval, boolean, text[], interval) IS
+COMMENT ON FUNCTION ops.partition_by_time(text, text, interval, interval, interval, boolean, text[], text[], interval) IS
 'Hands a table partitioned by range of time to pg_partman, with partitions back to p_history ago, and writes its policy down.';
 
 REVOKE ALL ON FUNCTION ops.partition_by_time(
-    text, text, interval, interval, interval, boolean, text[], interval
+    text, text, interval, interval, interval, boolean, text[], text[], interval
 ) FROM PUBLIC;

@@ -4,7 +4,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_sorted_by CONSTANT text [] := (SELECT p.sorted_by FROM ops.partition_policies AS p WHERE p.parent_table = p_parent);
+    v_indexed_by CONSTANT text [] := (SELECT p.indexed_by FROM ops.partition_policies AS p WHERE p.parent_table = p_parent);
     v_child record;
     v_column record;
 BEGIN
@@ -30,12 +30,12 @@ BEGIN
         END IF;
         -- Not an index of the parent: that would be built again on a partition that was compacted. Only on an empty
         -- partition, where it takes no time: nobody waits for it.
-        IF v_sorted_by IS NOT NULL AND v_child.is_empty AND NOT v_child.is_indexed THEN
+        IF v_indexed_by IS NOT NULL AND v_child.is_empty AND NOT v_child.is_indexed THEN
             -- lint: ignore dynamic-sql: the columns are quoted one by one
             EXECUTE format(
                 'CREATE INDEX %I ON %s (%s)',
                 v_child.index_name, v_child.partition::regclass,
-                (SELECT string_agg(format('%I', s.name), ', ' ORDER BY s.place) FROM unnest(v_sorted_by) WITH ORDINALITY AS s (name, place))
+                (SELECT string_agg(format('%I', s.name), ', ' ORDER BY s.place) FROM unnest(v_indexed_by) WITH ORDINALITY AS s (name, place))
             );
         END IF;
         -- Neither are statistics targets.
@@ -57,6 +57,6 @@ END;
 $$;
 
 COMMENT ON FUNCTION ops.prepare_partitions(text) IS
-'Gives new partitions what they do not inherit: storage parameters, statistics targets, and while they are empty the B-tree by ops.partition_policies.sorted_by.';
+'Gives new partitions what they do not inherit: storage parameters, statistics targets, and while they are empty the B-tree by ops.partition_policies.indexed_by.';
 
 REVOKE ALL ON FUNCTION ops.prepare_partitions(text) FROM PUBLIC;

@@ -6,7 +6,7 @@
 -- param window = 24 hours: how far back from `until`, 30 days at most
 -- param until = now: the end, a time
 -- param rows = 100: how many at most
--- index: entity_values_ts_active_idx, backwards from `until`; entity_values_ts_sorted_idx where compacted
+-- index: entity_values_ts_active_idx and the BRIN index of the time; entity_values_ts_sorted_idx where compacted
 SELECT
     v.entity_id,
     v.observed_at,

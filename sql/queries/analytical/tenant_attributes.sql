@@ -6,9 +6,8 @@
 -- param window = 24 hours: how far back from `until`, 30 days at most
 -- param until = now: the end, a time
 -- param rows = 100: how many at most
--- index: entity_values_ts_active_idx where the tenant is a small part of the
---   partitions of the window; entity_values_ts_observed_at_idx (BRIN) or the whole partitions where it is
---   most of them
+-- index: entity_values_ts_sorted_idx where compacted; what is not is read by time, with
+--   entity_values_ts_observed_at_idx (BRIN)
 SELECT
     a.name AS attribute_name,
     a.data_type,
