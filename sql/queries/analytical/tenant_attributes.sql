@@ -6,8 +6,8 @@
 -- param window = 24 hours: how far back from `until`, 30 days at most
 -- param until = now: the end, a time
 -- param rows = 100: how many at most
--- index: entity_values_ts_sorted_idx where compacted; what is not is read by time, with
---   entity_values_ts_observed_at_idx (BRIN)
+-- index: none on a partition that is not compacted, which is read whole, or by time with
+--   entity_values_ts_observed_at_idx (BRIN); entity_values_ts_sorted_idx finds the tenant in a compacted one
 SELECT
     a.name AS attribute_name,
     a.data_type,
