@@ -5,6 +5,9 @@ LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+-- For the statements written here, which look up a name or two: eav_app's force_custom_plan would plan each of them at
+-- every call. The queries of the filter are dynamic, and planned with their values in any case.
+SET plan_cache_mode = force_generic_plan
 SET jit = off
 SET work_mem = '64MB'
 AS $$
