@@ -44,7 +44,7 @@ class Sizes:
     """Of each end-to-end measurement."""
     lines: int = 1_000_000
     """Lines of NDJSON for each of two ingesters."""
-    batch: int = 10_000
+    batch: int = 5_000
     """Rows a transaction of a producer, end to end."""
     window: int = 2
     """Batches of a producer that may be staged and not visible yet; then it waits."""
