@@ -326,6 +326,22 @@ def test_a_step_of_another_size_needs_a_new_look(database: Database) -> None:
     assert stored(database) == list(range(1, 1011))
 
 
+def test_a_slot_that_was_rewritten_is_planned_again(database: Database) -> None:
+    tenant = make_tenant(database)
+    load = tenant.attributes["load"]
+    with database.session() as connection, database.session() as flusher:
+        connection.execute("BEGIN")
+        copy(connection, numbered(tenant.tenant_id, load, *range(1, 101)))
+        connection.execute("ROLLBACK")  # dead rows before all others
+        for start in range(1, 1001, 100):
+            slot = copy(connection, numbered(tenant.tenant_id, load, *range(start, start + 100)))
+        assert flush(flusher, 300) == 300
+        connection.execute(f"VACUUM FULL {slot}".encode())
+        assert flush(flusher, 300) == 300
+        assert drain(flusher, 300) == 400
+    assert stored(database) == list(range(1, 1001))
+
+
 def test_a_limited_flush_beside_a_late_committer(database: Database) -> None:
     tenant = make_tenant(database)
     load = tenant.attributes["load"]

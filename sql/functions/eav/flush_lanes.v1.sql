@@ -8,7 +8,7 @@
 --
 -- lint: ignore-file dynamic-sql: the rows come from a query built here of lane numbers and %L literals
 CREATE OR REPLACE FUNCTION eav.flush_lanes(
-    p_limit integer, p_only integer DEFAULT NULL, p_quarantine boolean DEFAULT false
+    p_limit integer, p_only integer DEFAULT NULL, p_quarantine boolean DEFAULT false, p_replan boolean DEFAULT false
 )
 RETURNS bigint
 LANGUAGE plpgsql
@@ -106,7 +106,7 @@ BEGIN
             v_plan := v_marker.plan;
         END LOOP;
         -- A plan for much smaller or larger steps is made again.
-        IF v_plan IS NULL OR (v_plan -> 'step')::bigint NOT BETWEEN p_limit / 10 AND p_limit THEN
+        IF p_replan OR v_plan IS NULL OR (v_plan -> 'step')::bigint NOT BETWEEN p_limit / 10 AND p_limit THEN
             v_plan := eav.plan_lane(
                 v_lane, v_share, v_through, v_in_progress, v_old_through[v_lane], v_old_except[v_lane]::xid8[]
             );
@@ -347,7 +347,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION eav.flush_lanes(integer, integer, boolean) IS
-'One flush: moves what was staged and committed, of lanes that nobody else is flushing (or p_only). Returns the rows moved. With p_quarantine it rejects them all, unseen.';
+COMMENT ON FUNCTION eav.flush_lanes(integer, integer, boolean, boolean) IS
+'One flush: moves what was staged and committed, of lanes that nobody else is flushing (or p_only). Returns the rows moved. With p_quarantine it rejects them all, unseen; with p_replan it trusts no plan of an earlier flush.';
 
-REVOKE ALL ON FUNCTION eav.flush_lanes(integer, integer, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION eav.flush_lanes(integer, integer, boolean, boolean) FROM PUBLIC;

@@ -31,7 +31,10 @@ BEGIN
             PERFORM ops.refresh_value_window();
             RETURN eav.flush_lanes(p_limit);
         WHEN data_corrupted THEN
-            RAISE; -- the flush's own books: an error of this code, not of a value
+            -- The flush's own books, not a value. Perhaps somebody has rewritten a slot (VACUUM FULL), and the rows are
+            -- not where the plan says: then a new one helps. If not, this raises again.
+            RAISE WARNING '%: once more, with a new plan', sqlerrm;
+            RETURN eav.flush_lanes(p_limit, p_replan => true);
         WHEN data_exception OR program_limit_exceeded OR internal_error THEN
             -- A value that no check foresaw. It must not stop everybody: the oldest transaction of each lane goes
             -- alone, and one that fails alone goes where somebody will look at it.
