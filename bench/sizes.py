@@ -84,15 +84,15 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    staged=100_000,
+    staged=50_000,
     staged_small=10_000,
-    history=500_000,
-    flushed=40_000,
-    entities=50_000,
-    events=10_000,
+    history=300_000,
+    flushed=20_000,
+    entities=30_000,
+    events=5_000,
     queries=20,
-    seconds=2.0,
-    lines=30_000,
+    seconds=1.0,
+    lines=20_000,
 )
 
 
