@@ -14,8 +14,7 @@ SELECT
     c.latest,
     c.observed_at,
     e.hot_attrs || e.hot_volatile AS hot_attrs
-FROM eav.entity_jsonb AS e
-INNER JOIN (
+FROM (
     SELECT DISTINCT ON (v.entity_id)
         v.entity_id,
         v.observed_at,
@@ -31,7 +30,8 @@ INNER JOIN (
         AND v.observed_at > :'until'::timestamptz - least(:'window'::interval, interval '30 days')
         AND v.observed_at <= :'until'::timestamptz
     ORDER BY v.entity_id ASC, v.observed_at DESC
-) AS c ON e.entity_id = c.entity_id
+) AS c
+INNER JOIN eav.entity_jsonb AS e ON c.entity_id = e.entity_id
 WHERE e.tenant_id = :'tenant_id' AND (e.hot_attrs || e.hot_volatile) @> :'filter'::jsonb
 ORDER BY e.entity_id
 LIMIT :'rows';
