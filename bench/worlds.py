@@ -205,37 +205,22 @@ class Entities(World):
         self.bench.say(f"{self.entities:,} entities in each projection: {time.perf_counter() - start:,.0f} s")
 
     def _fill_ours(self) -> None:
-        # Where the schema keeps changing values apart, that is where they are; else all are in hot_attrs.
         with self.connect() as connection:
-            apart = one(
-                connection,
-                "SELECT count(*) > 0 FROM pg_attribute"
-                " WHERE attrelid = 'eav.entity_jsonb'::regclass AND attname = 'hot_volatile'",
-            )
             connection.execute(
-                (
-                    "INSERT INTO eav.entity_jsonb (tenant_id, entity_id, observed_at, hot_attrs, hot_times"
-                    + (", hot_volatile)" if apart else ")")
-                    + " SELECT bench.tenant_of(v.n), v.n, '2026-01-01', v.attrs"
-                    + (" - bench.volatile_names()" if apart else "")
-                    + ", (SELECT jsonb_object_agg(k, 1767225600000000) FROM jsonb_object_keys(v.attrs) AS k)"
-                    + (
-                        ", v.attrs - (SELECT array_agg(k) FROM jsonb_object_keys(v.attrs) AS k"
-                        " WHERE k <> ALL(bench.volatile_names()))"
-                        if apart
-                        else ""
-                    )
-                    + " FROM (SELECT n, bench.hot_values(n) AS attrs"
-                    "   FROM generate_series(1, %s::bigint) AS n OFFSET 0) AS v"
-                ).encode(),
+                b"INSERT INTO eav.entity_jsonb (tenant_id, entity_id, observed_at, hot_attrs, hot_times, hot_volatile)"
+                b" SELECT bench.tenant_of(v.n), v.n, '2026-01-01', v.attrs - bench.volatile_names(),"
+                b" (SELECT jsonb_object_agg(k, 1767225600000000) FROM jsonb_object_keys(v.attrs) AS k),"
+                b" v.attrs - (SELECT array_agg(k) FROM jsonb_object_keys(v.attrs) AS k"
+                b" WHERE k <> ALL(bench.volatile_names()))"
+                b" FROM (SELECT n, bench.hot_values(n) AS attrs"
+                b"   FROM generate_series(1, %s::bigint) AS n OFFSET 0) AS v",
                 (self.entities,),
             )
-            if apart:
-                connection.execute(
-                    "UPDATE eav.attributes SET is_volatile = true WHERE is_hot AND name = ANY(bench.volatile_names())"
-                )
-                connection.execute("DELETE FROM eav.hot_backfill")
-                connection.execute("VACUUM ANALYZE eav.attributes")
+            connection.execute(
+                "UPDATE eav.attributes SET is_volatile = true WHERE is_hot AND name = ANY(bench.volatile_names())"
+            )
+            connection.execute("DELETE FROM eav.hot_backfill")
+            connection.execute("VACUUM ANALYZE eav.attributes")
 
     def _fill_reference(self) -> None:
         with self.connect() as connection:
