@@ -53,6 +53,7 @@ class Load:
     """Producers, one a partition, flushers and chores on a database that may go away and come back.
 
     Threads end by themselves when `stop` is called; an error that is not a lost connection is kept and raised.
+    `dawdling` is the share (0 to 0.85) of the batches whose transaction stays open while others commit and flushes pass.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Load:
         flushers: int = 2,
         flusher: Callable[[Connection, int], int] = flush,
         chores: Sequence[str] = (),
+        dawdling: float = 0.1,
     ) -> None:
         self.database = database
+        self.dawdling = dawdling
         self.dice = random.Random(seed)
         self.halt = threading.Event()
         self.report = Report()
@@ -311,7 +314,7 @@ class Producer:
                 copy(connection, rows[1::2], origin)
             else:
                 copy(connection, rows, origin)
-            if 0.8 < fate < 0.9:  # dawdles while others commit and flushes pass
+            if 0.9 - self._load.dawdling < fate < 0.9:
                 self._load.halt.wait(0.03)
         if fate >= 0.05:
             self.acked = last

@@ -32,6 +32,7 @@ def crash_under_load(
     crashes: int,
     flusher: Callable[[Connection, int], int] = flush,
     rounds: int = 1,
+    dawdling: float = 0.1,
 ) -> Load:
     """Kills the server `crashes` times while a load runs, then checks what is there.
 
@@ -39,7 +40,7 @@ def crash_under_load(
     """
     print(f"EAV_SEED={SEED}")
     dice = random.Random(SEED)
-    load = Load(database, seed=SEED, flusher=flusher, chores=CHORES)
+    load = Load(database, seed=SEED, flusher=flusher, chores=CHORES, dawdling=dawdling)
     with load.running():
         for _ in range(crashes):
             for _ in range(rounds):
@@ -67,6 +68,7 @@ class Fault:
 
     sql: str
     flusher: Callable[[Connection, int], int] = flush
+    dawdling: float = 0.1
 
 
 def checkpoint_afterwards(connection: Connection, limit: int) -> int:
@@ -140,7 +142,9 @@ FAULTS = {
         FOR EACH ROW EXECUTE FUNCTION public.forget();
         CREATE TRIGGER forget BEFORE INSERT ON eav.staging_progress_durable
         FOR EACH ROW EXECUTE FUNCTION public.forget();
-        """
+        """,
+        # What it forgets must be there: somebody at work while a neighbour in the lane commits and is flushed.
+        dawdling=0.6,
     ),
     "a marker that a crash empties, of slots that it keeps": Fault(
         "ALTER TABLE eav.staging_progress_durable SET UNLOGGED"
@@ -156,4 +160,4 @@ def test_the_loop_finds_what_is_wrong(killable: Cluster, doomed: Database, fault
     with doomed.session() as connection:
         connection.execute(fault.sql.encode())
     with pytest.raises(AssertionError, match=r"missing|too many|lost|were sent"):
-        crash_under_load(killable, doomed, 4, fault.flusher, rounds=8)
+        crash_under_load(killable, doomed, 4, fault.flusher, rounds=8, dawdling=fault.dawdling)
