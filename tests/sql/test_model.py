@@ -185,7 +185,7 @@ MINUTE, NUMBER = st.integers(-9, 0), st.integers(0, 3)
 
 
 ROWS = st.lists(ROW, min_size=1, max_size=6)
-THEN = st.sampled_from(["commit", "commit", "commit", "leave open", "roll back"])
+THEN = st.sampled_from(["commit", "commit", "commit", "leave open", "leave open", "roll back"])
 NEW = {
     "mode": ("number", True),
     "flag": ("text", False),
@@ -195,7 +195,7 @@ NEW = {
 LIMIT = st.sampled_from([1, 2, 5, 50_000, 50_000])
 STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
     # how often, of a hundred or so, and with what
-    "stage": (30, {"n": st.sampled_from(PRODUCERS), "rows": ROWS, "then": THEN, "nested": st.booleans()}),
+    "stage": (30, {"n": st.sampled_from([*PRODUCERS, 3, 4]), "rows": ROWS, "then": THEN, "nested": st.booleans()}),
     "finish_staging": (6, {"n": st.sampled_from(PRODUCERS), "commit": st.booleans()}),
     "flush": (25, {"n": st.sampled_from(FLUSHERS), "limit": LIMIT, "then": THEN}),
     "finish_flush": (6, {"n": st.sampled_from(FLUSHERS), "commit": st.booleans()}),
