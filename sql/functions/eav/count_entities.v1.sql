@@ -38,7 +38,7 @@ BEGIN
         RETURN v_count;
     END IF;
     LOOP
-        v_ids := eav.find_ids(v_tenant_id, p_filter, v_after, c_page, p_since);
+        v_ids := eav.find_ids(v_tenant_id, p_filter, v_after, c_page, p_since, 2000);
         v_count := v_count + cardinality(v_ids);
         EXIT WHEN cardinality(v_ids) < c_page;
         v_after := v_ids[c_page];

@@ -2,7 +2,7 @@
 -- Planned anew for each call, with the tenant and the values in it: one partition of the projection is left, and a
 -- generic plan, which would serve no filter well, never comes to be.
 CREATE OR REPLACE FUNCTION eav.find_ids(
-    p_tenant_id bigint, p_filter jsonb, p_after bigint, p_limit integer, p_since interval
+    p_tenant_id bigint, p_filter jsonb, p_after bigint, p_limit integer, p_since interval, p_few integer
 )
 RETURNS bigint[]
 LANGUAGE plpgsql
@@ -14,8 +14,6 @@ SET enable_bitmapscan = on
 SET enable_seqscan = on
 AS $$
 DECLARE
-    -- Up to so many matches all of them are fetched by index and sorted, which needs no luck.
-    c_few CONSTANT integer := 2000;
     v_parts record;
     v_from text;
     v_id text;
@@ -39,15 +37,15 @@ BEGIN
         );
     END IF;
 
-    IF v_parts.o_indexed THEN
+    IF v_parts.o_indexed AND p_few > 0 THEN
         -- The planner cannot know how many match (it guesses 1 %), and a LIMIT makes a wrong guess expensive. A
         -- materialized query is planned as if all rows were wanted, and yet read only as far as they are.
         EXECUTE format(
             'WITH c AS MATERIALIZED (SELECT %1$s AS id FROM %2$s AND %1$s > %3$L::bigint) '
             || 'SELECT array_agg(p.id ORDER BY p.id) FROM (SELECT c.id FROM c LIMIT %4$s) AS p',
-            v_id, v_from, p_after, c_few + 1
+            v_id, v_from, p_after, p_few + 1
         ) INTO v_ids;
-        v_complete := coalesce(cardinality(v_ids), 0) <= c_few;
+        v_complete := coalesce(cardinality(v_ids), 0) <= p_few;
     END IF;
     IF NOT v_complete THEN
         -- Many, or nothing that an index serves: in order of entity until there are enough.
@@ -105,7 +103,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION eav.find_ids(bigint, jsonb, bigint, integer, interval) IS
-'The first p_limit entities of a tenant behind p_after that a filter of eav.find_entities lets through, in order.';
+COMMENT ON FUNCTION eav.find_ids(bigint, jsonb, bigint, integer, interval, integer) IS
+'The first p_limit entities of a tenant behind p_after that a filter of eav.find_entities lets through, in order. Up to p_few matches are all fetched by index, if one serves; 0: there are more.';
 
-REVOKE ALL ON FUNCTION eav.find_ids(bigint, jsonb, bigint, integer, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION eav.find_ids(bigint, jsonb, bigint, integer, interval, integer) FROM PUBLIC;
