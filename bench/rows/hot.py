@@ -145,7 +145,10 @@ class HotWriteSteady(HotWrite):
         return (lambda: self._pair("a changing value", False, REFERENCE, OURS),)
 
 
-OURS_FILTER: Final = "SELECT * FROM eav.find_entities(%s::jsonb, p_limit => 10000)"
+OURS_FILTER: Final = (
+    "SELECT entity_id, attrs FROM eav.find_entities("
+    "%s::jsonb, p_limit => 10000, p_return => '{status, priority}')"
+)
 OURS_COUNT: Final = "SELECT eav.count_entities(%s::jsonb)"
 REFERENCE_FILTER: Final = (
     "SELECT entity_id, hot_attrs ->> 'status', hot_attrs ->> 'priority' FROM reference.entity_jsonb"

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql.base import ischema_names
@@ -97,6 +98,7 @@ attributes = Table(
     PrimaryKeyConstraint("attribute_id"),
     UniqueConstraint("tenant_id", "name"),
     ForeignKeyConstraint(["tenant_id"], [tenants.c.tenant_id]),
+    Index("attributes_tenant_id_name_idx", "tenant_id", "name", postgresql_where=text("is_hot")),
     schema=SCHEMA,
 )
 

@@ -35,6 +35,7 @@ FUNCTIONS = (
     "eav.filter_parts",
     "eav.latest_cold",
     "eav.find_ids",
+    "eav.find_plain",
     "eav.check_find",
     "eav.find_entities",
     "eav.count_entities",

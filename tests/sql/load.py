@@ -53,7 +53,7 @@ class Load:
     """Producers, one a partition, flushers and chores on a database that may go away and come back.
 
     Threads end by themselves when `stop` is called; an error that is not a lost connection is kept and raised.
-    `dawdling` is the share (0 to 0.85) of the batches whose transaction stays open while others commit and flushes pass.
+    `dawdling` is the share (0 to 0.85) of the batches whose transaction stays open while others commit and are flushed.
     """
 
     def __init__(

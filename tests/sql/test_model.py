@@ -195,7 +195,10 @@ NEW = {
 LIMIT = st.sampled_from([1, 2, 5, 50_000, 50_000])
 STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
     # how often, of a hundred or so, and with what
-    "stage": (30, {"n": st.sampled_from([*PRODUCERS, 3, 4]), "rows": ROWS, "then": THEN, "nested": st.booleans()}),
+    "stage": (
+        30,
+        {"n": st.sampled_from([*PRODUCERS, 3, 4]), "rows": ROWS, "then": THEN, "nested": st.booleans()},
+    ),
     "finish_staging": (6, {"n": st.sampled_from(PRODUCERS), "commit": st.booleans()}),
     "flush": (25, {"n": st.sampled_from(FLUSHERS), "limit": LIMIT, "then": THEN}),
     "finish_flush": (6, {"n": st.sampled_from(FLUSHERS), "commit": st.booleans()}),
@@ -261,7 +264,14 @@ class Platform(RuleBasedStateMachine):
             self.admin.execute(f"TRUNCATE {slots}".encode())
         # Nor does it go over what all the others have left: past the guards, so that a thousand examples stay quick.
         self.admin.execute("SET session_replication_role = replica")
-        for table in ("entity_values_rejected", "entity_jsonb", "hot_backfill", "entities", "attributes", "tenants"):
+        for table in (
+            "entity_values_rejected",
+            "entity_jsonb",
+            "hot_backfill",
+            "entities",
+            "attributes",
+            "tenants",
+        ):
             self.admin.execute(f"DELETE FROM eav.{table}".encode())
         self.admin.execute("RESET session_replication_role")
 
@@ -640,7 +650,7 @@ class Platform(RuleBasedStateMachine):
 
 
 def run_machine(database: Database, examples: int, *, search: bool = False) -> None:
-    """The same examples in every run, or others in each (`search`), of which one that fails is made as short as can be."""
+    """The same examples in every run; or others in each (`search`), and what fails is made as short as can be."""
     with ExitStack() as stack:
         connections = [
             stack.enter_context(database.session()) for _ in range(1 + len(PRODUCERS) + len(FLUSHERS))

@@ -35,7 +35,6 @@ SET search_path = pg_catalog, pg_temp
 -- For the statements written here: eav_app's force_custom_plan would plan each of them at every call. A filter that
 -- is not plain makes dynamic queries, which are planned with their values in any case.
 SET plan_cache_mode = force_generic_plan
-SET jit = off
 AS $$
 DECLARE
     -- Up to so many matches all of them are fetched by index and sorted, which needs no luck.
@@ -56,16 +55,14 @@ BEGIN
         RETURN;
     END IF;
     PERFORM eav.check_find(p_limit, p_since);
-    IF p_return IS NULL THEN
-        -- what is on its way out is not shown
-        SELECT coalesce(array_agg(a.name), '{}') INTO v_hidden
-        FROM eav.hot_backfill AS b
-        INNER JOIN eav.attributes AS a ON b.attribute_id = a.attribute_id
-        WHERE b.finished_at IS NULL AND a.tenant_id = v_tenant_id AND NOT a.is_hot;
-    END IF;
+    -- what is on its way out is not shown
+    SELECT coalesce(array_agg(a.name), '{}') INTO v_hidden
+    FROM eav.hot_backfill AS b
+    INNER JOIN eav.attributes AS a ON b.attribute_id = a.attribute_id
+    WHERE b.finished_at IS NULL AND a.tenant_id = v_tenant_id AND NOT a.is_hot;
 
-    -- What is asked most, values that are indexed, and hot values back, has statements of its own, which are planned
-    -- once a session: they find a handful of rows in less time than planning takes.
+    -- What is asked most, values that are indexed, and hot values back, has a statement that is planned once a session:
+    -- it finds a handful of rows in less time than planning takes.
     IF jsonb_typeof(p_filter) = 'object' AND pg_column_size(p_filter) < 16384 THEN
         SELECT count(*) BETWEEN 1 AND 50 AND count(a.attribute_id) = count(*)
         INTO v_plain
@@ -92,35 +89,13 @@ BEGIN
                 AND NOT EXISTS (SELECT FROM eav.hot_backfill AS b WHERE b.attribute_id = h.attribute_id AND b.tidied_at IS NULL)
             OFFSET 0
         ) AS a ON true;
+        v_hidden := v_hidden || ARRAY(
+            SELECT h.name FROM eav.attributes AS h WHERE h.tenant_id = v_tenant_id AND h.is_hot AND h.name <> ALL(p_return)
+        );
     END IF;
     IF v_plain THEN
-        -- MATERIALIZED: a LIMIT would let the planner, which guesses that 1 % match, walk through the tenant for them.
-        WITH c AS MATERIALIZED (
-            SELECT e.entity_id, e.observed_at, e.hot_attrs, e.hot_volatile
-            FROM eav.entity_jsonb AS e
-            WHERE e.tenant_id = v_tenant_id AND e.hot_attrs @> p_filter AND e.entity_id > v_after
-        )
-        SELECT
-            max(s.matches),
-            array_agg(s.entity_id),
-            array_agg(s.observed_at),
-            array_agg(
-                CASE
-                    WHEN p_return IS NULL THEN s.hot_attrs || s.hot_volatile - v_hidden
-                    ELSE (
-                        SELECT coalesce(jsonb_object_agg(v.key, v.value), '{}')
-                        FROM jsonb_each(s.hot_attrs || s.hot_volatile) AS v
-                        WHERE v.key = ANY(p_return)
-                    )
-                END
-            )
-        INTO v_matches, v_ids, v_times, v_values
-        FROM (
-            SELECT q.*, count(*) OVER () AS matches
-            FROM (SELECT c.* FROM c LIMIT c_few + 1) AS q
-            ORDER BY q.entity_id
-            LIMIT p_limit
-        ) AS s;
+        SELECT f.* INTO v_matches, v_ids, v_times, v_values
+        FROM eav.find_plain(v_tenant_id, p_filter, v_after, p_limit, c_few, v_hidden) AS f;
         IF v_matches IS NULL OR v_matches <= c_few THEN
             RETURN QUERY SELECT u.id, u.at, u.value FROM unnest(v_ids, v_times, v_values) AS u (id, at, value);
             RETURN;
