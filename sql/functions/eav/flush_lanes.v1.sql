@@ -23,11 +23,16 @@ DECLARE
     -- Emptying a slot costs a dead row in pg_class, which an old snapshot keeps alive: every 2 MiB, not every 100 ms.
     c_rotate_bytes CONSTANT bigint := 2 * 1024 * 1024;
     c_idle CONSTANT interval := interval '10 seconds';
+    -- Rows of short lanes: a tenth of a second's work.
+    c_enough CONSTANT bigint := 10000;
+    c_patience CONSTANT interval := interval '1 second';
     c_ahead CONSTANT interval := interval '5 minutes';
     v_now CONSTANT timestamptz := clock_timestamp();
     v_lanes integer[] := ARRAY[]::integer[];
     v_lane integer;
     v_long boolean;
+    v_recent boolean;
+    v_some_long boolean := false;
     v_share bigint;
     v_snapshot pg_snapshot;
     v_through xid8;
@@ -69,25 +74,32 @@ DECLARE
     v_new_through xid8;
     v_new_except xid8[];
 BEGIN
-    -- Lanes nobody else is flushing: the short ones first, so that none waits for another's backlog, then long
-    -- ones until there is enough to do, so that two flushers share them.
-    FOR v_lane, v_long, v_share IN
-        SELECT l.lane, l.bytes > c_rotate_bytes, greatest(1, p_limit / count(*) OVER ())
+    -- Lanes nobody else is flushing, until there is enough to do, so that two flushers share them: the short ones
+    -- first, so that none waits for another's backlog, then long ones; of each kind those whose turn is longest ago.
+    -- Whatever the short ones hold, a long one has its turn every second.
+    FOR v_lane, v_long, v_recent, v_share IN
+        SELECT
+            l.lane,
+            l.bytes > c_rotate_bytes,
+            coalesce(k.flushed_at > v_now - c_patience, false),
+            greatest(1, p_limit / count(*) OVER ())
         FROM (
             SELECT
                 n.lane,
-                sum(pg_relation_size(format('eav.staging_%s_%s', n.lane, m.slot)::regclass)) AS bytes,
-                random() AS turn
+                sum(pg_relation_size(format('eav.staging_%s_%s', n.lane, m.slot)::regclass)) AS bytes
             FROM generate_series(0, 4) AS n (lane)
             CROSS JOIN generate_series(0, 2) AS m (slot)
             WHERE p_only IS NULL OR n.lane = p_only
             GROUP BY n.lane
         ) AS l
+        LEFT JOIN eav.staging_marker AS k ON l.lane = k.lane
         WHERE l.bytes > 0
-        ORDER BY l.bytes > c_rotate_bytes, l.turn
+        ORDER BY 2, k.flushed_at NULLS FIRST, random()
     LOOP
-        EXIT WHEN v_available >= CASE WHEN v_long THEN p_limit ELSE 4::bigint * p_limit END;
+        CONTINUE WHEN NOT v_long AND v_available >= least(c_enough, 4::bigint * p_limit);
+        EXIT WHEN v_long AND v_available >= p_limit AND (v_recent OR v_some_long);
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(6644086, v_lane);
+        v_some_long := v_some_long OR v_long;
         v_lanes := v_lanes || v_lane;
         v_snapshot := pg_current_snapshot();
         v_through := ((pg_snapshot_xmax(v_snapshot)::text)::bigint - 1)::text::xid8;
