@@ -231,6 +231,17 @@ class Entities(World):
             )
 
 
+def active_partition(connection: Connection) -> str:
+    """A partition of the history that is not closed, with the indexes that the flush has to keep."""
+    return str(
+        one(
+            connection,
+            "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'eav.entity_values_ts'::regclass"
+            " ORDER BY inhrelid DESC LIMIT 1",
+        )
+    )
+
+
 def sources(connection: Connection) -> list[int]:
     """Eight sources, two in each lane that is not logged."""
     return [int(one(connection, "SELECT eav.ingest_source('bench', %s)", str(n))) for n in range(8)]

@@ -90,7 +90,7 @@ def _flusher(number: int) -> Job:
         if number == 1
         else "another flusher, which shares a backlog with the first",
         function="eav.stage_flush",
-        repeat_for=timedelta(milliseconds=900),
+        repeat_for=timedelta(seconds=1),
     )
 
 

@@ -17,7 +17,7 @@ from bench.model import Figures, Line, Row, Step, at_least, at_most
 from bench.server import ROOT, Connection, one
 from bench.sizes import ATTRIBUTES, HOT_ATTRIBUTES
 from bench.traffic import MARKERS, PRODUCERS, Order, Reader, Traffic, repeating, run_traffic, worker
-from bench.worlds import World
+from bench.worlds import World, active_partition
 from local.cluster import temporary_folder
 from local.errors import LocalError
 from local.packages import add_extension
@@ -41,10 +41,8 @@ class Live(World):
                 int(one(connection, "SELECT eav.ingest_source('bench', %s)", str(n)))
                 for n in range(PRODUCERS)
             ]
-            connection.execute("CREATE TABLE bench.moved (LIKE eav.entity_values_ts)")
             connection.execute(
-                "CREATE INDEX ON bench.moved USING brin (observed_at) WITH (pages_per_range = 32, autosummarize = on);"
-                " CREATE INDEX ON bench.moved (tenant_id, attribute_id, observed_at)"
+                f"CREATE TABLE bench.moved (LIKE {active_partition(connection)} INCLUDING INDEXES)".encode()
             )
         self.batches = 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.model import Line, Row, Step, at_least
 from bench.server import Connection, one
-from bench.worlds import BATCH, LIMIT, Flow, World, stage_reference, together
+from bench.worlds import BATCH, LIMIT, Flow, World, active_partition, stage_reference, together
 from local.errors import LocalError
 
 UNIT = "rows/s"
@@ -32,9 +32,7 @@ class Flush(Row):
         """A table with the columns and indexes of the history, for the plain copy."""
         with self.flow.connect() as connection:
             connection.execute(
-                "CREATE TABLE bench.plain (LIKE eav.entity_values_ts);"
-                " CREATE INDEX ON bench.plain USING brin (observed_at) WITH (pages_per_range = 32, autosummarize = on);"
-                " CREATE INDEX ON bench.plain (tenant_id, attribute_id, observed_at)"
+                f"CREATE TABLE bench.plain (LIKE {active_partition(connection)} INCLUDING INDEXES)".encode()
             )
 
     def steps(self) -> Sequence[Step]:

@@ -27,13 +27,14 @@ def probe(database: Database) -> Database:
             CREATE SCHEMA probe;
             CREATE TABLE probe.calls (number int GENERATED ALWAYS AS IDENTITY);
             CREATE TABLE probe.failing (at int);
+            CREATE TABLE probe.much (at int);
             CREATE FUNCTION probe.step() RETURNS bigint LANGUAGE plpgsql AS $$
             DECLARE v_number int;
             BEGIN
                 INSERT INTO probe.calls DEFAULT VALUES RETURNING number INTO v_number;
                 IF EXISTS (SELECT FROM probe.failing WHERE at = v_number) THEN RAISE 'on purpose'; END IF;
                 IF v_number > 1 THEN PERFORM pg_advisory_xact_lock_shared(1); END IF;
-                RETURN 10;
+                RETURN CASE WHEN EXISTS (SELECT FROM probe.much WHERE at = v_number) THEN 5000 ELSE 10 END;
             END $$;
             GRANT USAGE ON SCHEMA probe TO eav_jobs;
             GRANT ALL ON ALL TABLES IN SCHEMA probe TO eav_jobs;
@@ -146,6 +147,21 @@ def test_a_step_is_committed_before_the_pause_after_it(probe: Database, pool: Th
         with pytest.raises(psycopg.errors.RaiseException, match="user request"):
             done.result(30)
     assert [row[:2] for row in recorded(probe)] == [("failed", 10)]
+
+
+def test_much_work_is_followed_by_no_pause_and_then_by_short_ones(
+    probe: Database, pool: ThreadPoolExecutor
+) -> None:
+    probe.all("INSERT INTO probe.much VALUES (1) RETURNING 1")
+    with probe.session("eav_jobs") as connection:
+        done = pool.submit(
+            connection.execute, "CALL ops.run_job('step', 'probe.step', '1 hour', '20 seconds', 'cli')"
+        )
+        # The second at once, the third after a sixteenth of the pause.
+        until(lambda: probe.one("SELECT count(*) FROM probe.calls") == 3, timeout=15)
+        probe.one("SELECT pg_cancel_backend(%s)", connection.info.backend_pid)
+        with pytest.raises(psycopg.errors.RaiseException, match="user request"):
+            done.result(30)
 
 
 def test_a_run_whose_connection_died_is_marked_by_the_next(probe: Database, pool: ThreadPoolExecutor) -> None:

@@ -14,6 +14,7 @@ DECLARE
     c_busy CONSTANT bigint := 5000;
     v_until CONSTANT timestamptz := clock_timestamp() + p_repeat_for;
     v_next timestamptz;
+    v_pause interval := p_repeat_every;
     v_rows bigint := 0;
     v_moved bigint;
     v_error text;
@@ -37,10 +38,18 @@ BEGIN
         END;
         -- What is done is done, and is seen by others, whatever the next round does.
         COMMIT;
-        -- More came than a pause should let pile up.
-        CONTINUE WHEN v_error IS NULL AND v_moved >= c_busy AND clock_timestamp() < v_until;
         -- NULL, unlike 0: there is nothing left to do, until the next run.
-        EXIT WHEN v_error IS NOT NULL OR v_next >= v_until OR v_moved IS NULL;
+        EXIT WHEN v_error IS NOT NULL OR v_moved IS NULL OR clock_timestamp() >= v_until;
+        -- More came than a pause should let pile up: none, and then short ones for a while, because who waited for
+        -- this brings more.
+        v_pause := CASE
+            WHEN v_moved >= c_busy THEN interval '0'
+            WHEN v_pause = interval '0' THEN p_repeat_every / 16
+            ELSE least(v_pause * 2, p_repeat_every)
+        END;
+        CONTINUE WHEN v_pause = interval '0';
+        v_next := least(v_next, clock_timestamp() + v_pause);
+        EXIT WHEN v_next >= v_until;
         BEGIN
             PERFORM pg_sleep(greatest(0, extract(EPOCH FROM v_next - clock_timestamp())));
         EXCEPTION
@@ -60,7 +69,7 @@ $$;
 
 -- sqlfluff reads the arguments of a procedure as a list of columns.
 COMMENT ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) IS -- noqa: layout.spacing
-'Runs a function that takes no argument and returns how many rows it moved, again and again for p_repeat_for or until it returns NULL, and commits each time, without a pause after a call that moved 5000 rows; records the run in ops.job_runs. Gives the run_id, negative if skipped.';
+'Runs a function that takes no argument and returns how many rows it moved, again and again for p_repeat_for or until it returns NULL, and commits each time, without a pause after a call that moved 5000 rows, and with short ones after that; records the run in ops.job_runs. Gives the run_id, negative if skipped.';
 
 REVOKE ALL ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) FROM PUBLIC;
 GRANT EXECUTE ON PROCEDURE ops.run_job(text, regproc, interval, interval, text, boolean, bigint) TO eav_jobs;
