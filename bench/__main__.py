@@ -77,6 +77,15 @@ def parser() -> argparse.ArgumentParser:
         "--rows", type=millions, default=None, help="rows of a partition, in millions (default 1,10,50)"
     )
     curves.add_argument("--entities", type=millions, default=None, help="in millions (default 0.2,2,5)")
+    curves.add_argument(
+        "--with",
+        type=Path,
+        action="append",
+        default=[],
+        dest="earlier",
+        metavar="FILE",
+        help="the JSON file of an earlier table or of curves: sizes that are in it are not measured again",
+    )
     curves.set_defaults(command=curves_command)
 
     writing = commands.add_parser(
@@ -171,7 +180,14 @@ def curves_command(options: argparse.Namespace) -> int:
     from bench import curves
 
     return curves.command(
-        sizes_of(options), options.rounds, options.rows, options.entities, options.quick, options.output, say
+        sizes_of(options),
+        options.rounds,
+        options.rows,
+        options.entities,
+        options.quick,
+        options.output,
+        say,
+        options.earlier,
     )
 
 

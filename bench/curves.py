@@ -25,6 +25,7 @@ from bench.run import measure
 from bench.server import Bench, Say, running
 from bench.sizes import FULL, QUICK, Sizes, check_disk
 from bench.worlds import Entities, History, World
+from local.errors import LocalError
 
 ROWS: Final = (1_000_000, 10_000_000, 50_000_000)
 ENTITIES: Final = (200_000, 2_000_000, 5_000_000)
@@ -93,8 +94,10 @@ PANELS: Final[tuple[tuple[str, str, str, Mapping[str, str]], ...]] = (
 )
 
 
-def measure_curves(bench: Bench, rows: Sequence[int], entities: Sequence[int]) -> dict[str, Any]:
-    """All sizes; returns what the JSON file holds."""
+def measure_curves(
+    bench: Bench, rows: Sequence[int], entities: Sequence[int], earlier: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """All sizes, beside what `earlier` results have; returns what the JSON file holds."""
     began = time.monotonic()
     found: dict[tuple[str, int], dict[str, Figure]] = {}
     left_out: list[str] = []
@@ -107,6 +110,18 @@ def measure_curves(bench: Bench, rows: Sequence[int], entities: Sequence[int]) -
     for size in entities:
         bench.say(f"a projection of {size:,} entities")
         found[ENTITY_SIZE, size] = _at(bench, Entities(bench, size), (HotWriteSteady, HotRead), left_out)
+    panels = merged([_panels(found), *(panels_of(result) for result in earlier)])
+    return {
+        "about": about | {"seconds": round(time.monotonic() - began)},
+        "with": [{key: result["about"][key] for key in ("date", "commit")} for result in earlier],
+        "panels": panels,
+        "left_out": sorted(set(left_out)),
+        "says": conclusions(panels),
+    }
+
+
+def _panels(found: Mapping[tuple[str, int], Mapping[str, Figure]]) -> list[dict[str, Any]]:
+    """What was measured at each (kind of size, size), as what is drawn."""
     panels = []
     for title, unit, of, series in PANELS:
         lines = {
@@ -120,12 +135,55 @@ def measure_curves(bench: Bench, rows: Sequence[int], entities: Sequence[int]) -
         measured = {name: points for name, points in lines.items() if points}
         if measured:
             panels.append({"title": title, "unit": unit, "size": of, "series": measured})
-    return {
-        "about": about | {"seconds": round(time.monotonic() - began)},
-        "panels": panels,
-        "left_out": sorted(set(left_out)),
-        "says": conclusions(panels),
+    return panels
+
+
+def panels_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The points of an earlier result: of curves all, of a table those of its one size of each kind."""
+    if "panels" in result:
+        return list(result["panels"])
+    sizes = result["about"]["sizes"]
+    kinds: dict[str, tuple[str, int]] = {
+        kind.name: (HISTORY_SIZE, sizes["history"])
+        for kind in (Filled, ColdActive, Compaction, ColdCompacted)
     }
+    kinds |= {kind.name: (ENTITY_SIZE, sizes["entities"]) for kind in (HotWriteSteady, HotRead)}
+    found: dict[tuple[str, int], dict[str, Figure]] = {}
+    for row in result["rows"]:
+        if row["name"] in kinds:
+            prefix = "compacted: " if row["name"] == ColdCompacted.name else ""
+            found.setdefault(kinds[row["name"]], {}).update(
+                {prefix + name: Figure(figure["rounds"]) for name, figure in row["figures"].items()}
+            )
+    return _panels(found)
+
+
+def merged(results: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The points of all; of two of the same size the first one's. In the order of PANELS, and of size."""
+    panels = []
+    for title, unit, of, series in PANELS:
+        lines: dict[str, list[Any]] = {}
+        for name in series:
+            points: dict[int, Any] = {}
+            for panel in (panel for result in results for panel in result if panel["title"] == title):
+                for point in panel["series"].get(name, ()):
+                    points.setdefault(point["size"], point)
+            if points:
+                lines[name] = [points[size] for size in sorted(points)]
+        if lines:
+            panels.append({"title": title, "unit": unit, "size": of, "series": lines})
+    return panels
+
+
+def sizes_of(panels: Sequence[Mapping[str, Any]], kind: str) -> set[int]:
+    """The sizes of a kind that every series has a point of."""
+    found = [
+        {point["size"] for point in points}
+        for panel in panels
+        if panel["size"] == kind
+        for points in panel["series"].values()
+    ]
+    return set.intersection(*found) if found else set()
 
 
 def _at(bench: Bench, world: World, kinds: Sequence[type[Row]], left_out: list[str]) -> dict[str, Figure]:
@@ -218,23 +276,37 @@ def command(
     quick: bool,
     output: Path | None,
     say: Say,
+    earlier: Sequence[Path] = (),
 ) -> int:
-    """`python -m bench curves`."""
-    rows = rows or (QUICK_ROWS if quick else ROWS)
-    entities = entities or (QUICK_ENTITIES if quick else ENTITIES)
+    """`python -m bench curves`. Raises LocalError for a file of `earlier` that is no result of ours."""
+    results = [docs.read_result(path) for path in earlier]
+    for path, result in zip(earlier, results, strict=True):
+        if not result.keys() & {"panels", "rows"} or bool(result["about"].get("quick")) != quick:
+            raise LocalError(
+                f"{path}: curves take points of a table or of curves, quick ones beside quick ones"
+            )
+    known = merged([panels_of(result) for result in results])
+    rows = [
+        size for size in rows or (QUICK_ROWS if quick else ROWS) if size not in sizes_of(known, HISTORY_SIZE)
+    ]
+    entities = [
+        size
+        for size in entities or (QUICK_ENTITIES if quick else ENTITIES)
+        if size not in sizes_of(known, ENTITY_SIZE)
+    ]
     # The same work at every size, and not more than the smallest bears.
     base = QUICK if quick else FULL
     sizes = replace(
         sizes,
-        history=max(rows),
-        entities=max(entities),
-        flushed=min(sizes.flushed, base.flushed, min(rows)),
-        events=min(sizes.events, base.events, min(entities)),
-        staged=min(rows),
+        history=max(rows, default=1),
+        entities=max(entities, default=1),
+        flushed=min(sizes.flushed, base.flushed, *rows),
+        events=min(sizes.events, base.events, *entities),
+        staged=min(rows, default=1),
     )
     say(check_disk(sizes.disk_bytes()))
     with running(sizes, rounds, say) as bench:
-        result = measure_curves(bench, rows, entities)
+        result = measure_curves(bench, rows, entities, results)
     result["about"]["quick"] = quick
     path = docs.write_result("curves", result, output)
     pictures.draw_curves(result, path.with_suffix(".svg"))
@@ -278,4 +350,10 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]
     said = [f"* {sentence}" for sentence in result["says"]]
     absent = [f"* Not measured: {reason}." for reason in result["left_out"]]
-    return "\n".join([report.machine(result["about"]), "", *lines, "", "What they say:", "", *said, *absent])
+    beside = "".join(
+        f" Points of other sizes are those measured {about['date']} at commit {about['commit']}."
+        for about in result.get("with", ())
+    )
+    return "\n".join(
+        [report.machine(result["about"]) + beside, "", *lines, "", "What they say:", "", *said, *absent]
+    )

@@ -24,6 +24,19 @@ def write_result(part: str, result: dict[str, Any], path: Path | None = None) ->
     return path
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """What `write_result` wrote. Raises LocalError."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LocalError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise LocalError(f"{path} is no JSON file: {error}") from None
+    if not isinstance(result, dict) or "about" not in result:
+        raise LocalError(f"{path} holds no result of python -m bench")
+    return result
+
+
 def write_docs(source: Path = RESULTS, document: Path = DOCUMENT) -> list[Path]:
     """Copy the results to `benchmarks/` beside the document, draw them, fill in the tables; returns what was written.
 
@@ -35,10 +48,7 @@ def write_docs(source: Path = RESULTS, document: Path = DOCUMENT) -> list[Path]:
         found = source / f"{part}.json"
         if not found.exists():
             continue
-        try:
-            result = json.loads(found.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise LocalError(f"{found} is no JSON file: {error}") from None
+        result = read_result(found)
         written.append(write_result(part, result, folder / f"{part}.json"))
         picture = folder / f"{part}.svg"
         text = _render(part, result, picture)

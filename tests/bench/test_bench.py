@@ -19,7 +19,7 @@ import pytest
 
 from bench import docs, report
 from bench.__main__ import main, millions
-from bench.curves import conclusions, exponent
+from bench.curves import ENTITY_SIZE, HISTORY_SIZE, conclusions, exponent, merged, panels_of, sizes_of
 from bench.load import SLOTS, functions, tenant_slots
 from bench.model import Figure, Line, at_least, at_most, judge
 from bench.sizes import FULL, QUICK, check_disk
@@ -229,6 +229,52 @@ class TestCurves:
         assert "26,000 million in a month (520 times the largest measured)" in text
         assert "36 million in an hour (measured)" in text
         assert "stores 500,000 rows/s" in text
+
+    def test_points_of_earlier_results_are_kept(self) -> None:
+        figures = {"ours, full partition": {"rounds": [1e5, 2e5, 5e5]}}
+        table = {
+            "about": {"sizes": {"history": 50, "entities": 2}},
+            "rows": [
+                {"name": "filled", "figures": figures},
+                {
+                    "name": "hot-read",
+                    "figures": {"ours, hot selective filter, median tenant": {"rounds": [0.5]}},
+                },
+                {"name": "flush", "figures": figures},
+            ],
+        }
+        point = {"size": 10, "median": 3.0, "min": 3.0, "max": 3.0}
+        title = "flush into the partition"
+        curves = {
+            "panels": [
+                {"title": title, "unit": "µs a row", "size": HISTORY_SIZE, "series": {"ours": [point]}}
+            ]
+        }
+        newer = {
+            "panels": [
+                {
+                    "title": title,
+                    "unit": "µs a row",
+                    "size": HISTORY_SIZE,
+                    "series": {"ours": [point | {"median": 4.0}]},
+                }
+            ]
+        }
+        panels = merged([panels_of(result) for result in (newer, table, curves)])
+        flush = next(panel for panel in panels if panel["title"] == title)
+        assert [(one["size"], one["median"]) for one in flush["series"]["ours"]] == [(10, 4.0), (50, 5.0)]
+        assert sizes_of(panels, HISTORY_SIZE) == {10, 50}
+        assert sizes_of(panels, ENTITY_SIZE) == {2}
+        assert sizes_of([], ENTITY_SIZE) == set()
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"about": {}}', '{"about": {"quick": true}, "rows": []}'])
+    def test_a_file_that_is_no_result_is_refused(
+        self, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "some.json"
+        path.write_text(text, encoding="utf-8")
+        assert main(["curves", "--with", str(path)]) != 0
+        assert str(path) in capsys.readouterr().err
 
 
 class TestLoad:
