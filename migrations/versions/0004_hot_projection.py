@@ -34,6 +34,7 @@ FUNCTIONS = (
     "eav.filter_condition",
     "eav.filter_parts",
     "eav.latest_cold",
+    "eav.find_in_order",
     "eav.find_ids",
     "eav.find_plain",
     "eav.check_find",

@@ -287,7 +287,8 @@ def plans(database: Database, role: str, statement: str) -> str:
     with database.session() as connection:
         connection.execute("LOAD 'auto_explain'")
         connection.execute(
-            "SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on"
+            "SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on;"
+            " SET auto_explain.log_settings = on"
         )
         connection.execute("SET client_min_messages = log")
         connection.execute("SELECT set_config('app.tenant_id', '1', false)")
@@ -326,6 +327,17 @@ def test_a_selective_filter_uses_the_gin_index_under_row_level_security(crowded:
     # what the function is there for
     direct = plans(crowded, role, """SELECT FROM eav.entity_jsonb WHERE hot_attrs @> '{"rack": "r7"}'""")
     assert "_hot_attrs_idx" not in direct
+
+
+def test_history_is_read_by_whatever_index_serves(crowded: Database) -> None:
+    with crowded.session() as connection:
+        connection.execute("INSERT INTO eav.attributes (tenant_id, name, data_type) VALUES (1, 'load', 'number')")
+    for wanted in ('{"env": "a", "load": {"gt": 0}}', '{"load": {"gt": 0}}'):
+        told = plans(crowded, "eav_app", f"SELECT * FROM eav.find_entities('{wanted}')")
+        history = [plan for plan in told.split("Query Text:") if "eav.entity_values_ts" in plan]
+        assert history
+        # What keeps the projection to its own indexes is not meant for the history.
+        assert not any("enable_" in plan or "cpu_index_tuple_cost" in plan for plan in history)
 
 
 def test_a_filter_of_half_a_tenant_reads_a_page_in_order(crowded: Database) -> None:

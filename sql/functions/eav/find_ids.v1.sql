@@ -10,12 +10,9 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET work_mem = '64MB'
-SET enable_bitmapscan = on
-SET enable_seqscan = on
--- As in eav.find_plain: what the primary key knows of a tenant is not worth adding to what the GIN index finds.
-SET cpu_index_tuple_cost = 1
 AS $$
 DECLARE
+    v_index_cost CONSTANT text := current_setting('cpu_index_tuple_cost');
     v_parts record;
     v_from text;
     v_id text;
@@ -41,24 +38,20 @@ BEGIN
 
     IF v_parts.o_indexed AND p_few > 0 THEN
         -- The planner cannot know how many match (it guesses 1 %), and a LIMIT makes a wrong guess expensive. A
-        -- materialized query is planned as if all rows were wanted, and yet read only as far as they are.
+        -- materialized query is planned as if all rows were wanted, and yet read only as far as they are. As in
+        -- eav.find_plain: what the primary key knows of a tenant is not worth adding to what the GIN index finds.
+        PERFORM set_config('cpu_index_tuple_cost', '1', true);
         EXECUTE format(
             'WITH c AS MATERIALIZED (SELECT %1$s AS id FROM %2$s AND %1$s > %3$L::bigint) '
             || 'SELECT array_agg(p.id ORDER BY p.id) FROM (SELECT c.id FROM c LIMIT %4$s) AS p',
             v_id, v_from, p_after, p_few + 1
         ) INTO v_ids;
+        PERFORM set_config('cpu_index_tuple_cost', v_index_cost, true);
         v_complete := coalesce(cardinality(v_ids), 0) <= p_few;
-    END IF;
-    IF NOT v_complete THEN
-        -- Many, or nothing that an index serves: in order of entity until there are enough.
-        PERFORM set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true);
     END IF;
     IF cardinality(v_parts.o_cold) = 0 THEN
         IF NOT v_complete THEN
-            EXECUTE format(
-                'SELECT array_agg(p.id ORDER BY p.id) FROM (SELECT %1$s AS id FROM %2$s AND %1$s > %3$L::bigint ORDER BY 1 LIMIT %4$s) AS p',
-                v_id, v_from, p_after, p_limit
-            ) INTO v_ids;
+            v_ids := eav.find_in_order(v_id, v_from, p_after, p_limit);
         END IF;
         RETURN coalesce(v_ids[:p_limit], '{}');
     END IF;
@@ -78,10 +71,7 @@ BEGIN
         IF NOT v_complete THEN
             v_batch := least(greatest(v_batch, 100) * 4, 50000);
             IF v_parts.o_needs_hot OR v_parts.o_needs_cold IS NULL THEN
-                EXECUTE format(
-                    'SELECT array_agg(p.id ORDER BY p.id) FROM (SELECT %1$s AS id FROM %2$s AND %1$s > %3$L::bigint ORDER BY 1 LIMIT %4$s) AS p',
-                    v_id, v_from, v_after, v_batch
-                ) INTO v_ids;
+                v_ids := eav.find_in_order(v_id, v_from, v_after, v_batch);
             ELSE
                 -- Nothing hot to begin with: who has a value of the cold attribute at all.
                 EXECUTE format(
