@@ -39,6 +39,9 @@ INTERVALS: Final = {"a month": 1.0, "a day": 1 / 30, "an hour": 1 / 720}
 HISTORY_SIZE: Final = "rows in the partition"
 ENTITY_SIZE: Final = "entities in the projection"
 
+SAME: Final = ("cpu", "cores", "postgresql", "settings", "partition_interval")
+"""What two results must have in common to have points on one curve."""
+
 # title, unit, size, and each series with the figure it is made of
 PANELS: Final[tuple[tuple[str, str, str, Mapping[str, str]], ...]] = (
     (
@@ -102,6 +105,13 @@ def measure_curves(
     found: dict[tuple[str, int], dict[str, Figure]] = {}
     left_out: list[str] = []
     about = bench.about()
+    for result in earlier:
+        for key in SAME:
+            if result["about"][key] != about[key]:
+                raise LocalError(
+                    f"what was measured {result['about']['date']} had another {key}, {result['about'][key]}:"
+                    " no points of one curve"
+                )
     for size in rows:
         bench.say(f"a partition of {size:,} rows")
         found[HISTORY_SIZE, size] = _at(
@@ -113,9 +123,15 @@ def measure_curves(
     panels = merged([_panels(found), *(panels_of(result) for result in earlier)])
     return {
         "about": about | {"seconds": round(time.monotonic() - began)},
-        "with": [{key: result["about"][key] for key in ("date", "commit")} for result in earlier],
+        "with": [
+            {key: about[key] for key in ("date", "commit")}
+            for result in earlier
+            for about in (result["about"], *result.get("with", ()))
+        ],
         "panels": panels,
-        "left_out": sorted(set(left_out)),
+        "left_out": sorted(
+            {*left_out, *(reason for result in earlier for reason in result.get("left_out", ()))}
+        ),
         "says": conclusions(panels),
     }
 
@@ -176,14 +192,16 @@ def merged(results: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any
 
 
 def sizes_of(panels: Sequence[Mapping[str, Any]], kind: str) -> set[int]:
-    """The sizes of a kind that every series has a point of."""
-    found = [
-        {point["size"] for point in points}
-        for panel in panels
-        if panel["size"] == kind
-        for points in panel["series"].values()
-    ]
-    return set.intersection(*found) if found else set()
+    """The sizes of a kind that every series of PANELS has a point of."""
+    lines = {panel["title"]: panel["series"] for panel in panels}
+    return set.intersection(
+        *(
+            {point["size"] for point in lines.get(title, {}).get(name, ())}
+            for title, _, of, series in PANELS
+            if of == kind
+            for name in series
+        )
+    )
 
 
 def _at(bench: Bench, world: World, kinds: Sequence[type[Row]], left_out: list[str]) -> dict[str, Figure]:
@@ -281,10 +299,10 @@ def command(
     """`python -m bench curves`. Raises LocalError for a file of `earlier` that is no result of ours."""
     results = [docs.read_result(path) for path in earlier]
     for path, result in zip(earlier, results, strict=True):
-        if not result.keys() & {"panels", "rows"} or bool(result["about"].get("quick")) != quick:
-            raise LocalError(
-                f"{path}: curves take points of a table or of curves, quick ones beside quick ones"
-            )
+        if not isinstance(result.get("panels", result.get("rows")), list):
+            raise LocalError(f"{path} is neither a table nor curves")
+        if bool(result["about"].get("quick")) != quick:
+            raise LocalError(f"{path}: quick points go beside quick points only")
     known = merged([panels_of(result) for result in results])
     rows = [
         size for size in rows or (QUICK_ROWS if quick else ROWS) if size not in sizes_of(known, HISTORY_SIZE)

@@ -219,8 +219,8 @@ class Entities(World):
             connection.execute(
                 "UPDATE eav.attributes SET is_volatile = true WHERE is_hot AND name = ANY(bench.volatile_names())"
             )
-            connection.execute("DELETE FROM eav.hot_backfill")
-            connection.execute("VACUUM ANALYZE eav.attributes")
+            connection.execute("UPDATE eav.hot_backfill SET tidied_at = now(), finished_at = now()")
+            connection.execute("VACUUM ANALYZE eav.attributes, eav.hot_backfill")
 
     def _fill_reference(self) -> None:
         with self.connect() as connection:

@@ -98,7 +98,6 @@ attributes = Table(
     PrimaryKeyConstraint("attribute_id"),
     UniqueConstraint("tenant_id", "name"),
     ForeignKeyConstraint(["tenant_id"], [tenants.c.tenant_id]),
-    Index("attributes_tenant_id_name_idx", "tenant_id", "name", postgresql_where=text("is_hot")),
     schema=SCHEMA,
 )
 
@@ -198,6 +197,7 @@ hot_backfill = Table(
     Column("turned_hot", Boolean, nullable=False),
     PrimaryKeyConstraint("attribute_id"),
     ForeignKeyConstraint(["attribute_id"], [attributes.c.attribute_id], ondelete="CASCADE"),
+    Index("hot_backfill_attribute_id_idx", "attribute_id", postgresql_where=text("finished_at IS NULL")),
     schema=SCHEMA,
 )
 

@@ -73,7 +73,6 @@ def upgrade() -> None:
                     AND coalesce(jsonb_typeof(validation -> 'enum') = 'array', true)
                 )
             );
-            CREATE INDEX attributes_tenant_id_name_idx ON eav.attributes (tenant_id, name) WHERE is_hot;
             COMMENT ON TABLE eav.attributes IS 'What a tenant measures: up to 10 000 attributes each, defined at run time';
             COMMENT ON COLUMN eav.attributes.is_hot IS 'The latest value of each entity is kept in eav.entity_jsonb too';
             COMMENT ON COLUMN eav.attributes.is_volatile IS

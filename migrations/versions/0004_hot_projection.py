@@ -99,6 +99,8 @@ def upgrade() -> None:
                 CONSTRAINT hot_backfill_attribute_id_fkey FOREIGN KEY (attribute_id)
                 REFERENCES eav.attributes (attribute_id) ON DELETE CASCADE
             );
+            -- Rows stay for good, and every question of hot values asks which are unfinished.
+            CREATE INDEX hot_backfill_attribute_id_idx ON eav.hot_backfill (attribute_id) WHERE finished_at IS NULL;
             COMMENT ON TABLE eav.hot_backfill IS
             'Attributes whose values must be brought into, out of, or to another column of eav.entity_jsonb, and how far that is';
             COMMENT ON COLUMN eav.hot_backfill.turned_hot IS 'Its history must be looked through for the newest value of each entity';

@@ -19,7 +19,7 @@ import pytest
 
 from bench import docs, report
 from bench.__main__ import main, millions
-from bench.curves import ENTITY_SIZE, HISTORY_SIZE, conclusions, exponent, merged, panels_of, sizes_of
+from bench.curves import ENTITY_SIZE, HISTORY_SIZE, PANELS, conclusions, exponent, merged, panels_of, sizes_of
 from bench.load import SLOTS, functions, tenant_slots
 from bench.model import Figure, Line, at_least, at_most, judge
 from bench.sizes import FULL, QUICK, check_disk
@@ -234,40 +234,32 @@ class TestCurves:
         figures = {"ours, full partition": {"rounds": [1e5, 2e5, 5e5]}}
         table = {
             "about": {"sizes": {"history": 50, "entities": 2}},
-            "rows": [
-                {"name": "filled", "figures": figures},
-                {
-                    "name": "hot-read",
-                    "figures": {"ours, hot selective filter, median tenant": {"rounds": [0.5]}},
-                },
-                {"name": "flush", "figures": figures},
-            ],
+            "rows": [{"name": "filled", "figures": figures}, {"name": "flush", "figures": figures}],
         }
         point = {"size": 10, "median": 3.0, "min": 3.0, "max": 3.0}
-        title = "flush into the partition"
-        curves = {
-            "panels": [
-                {"title": title, "unit": "µs a row", "size": HISTORY_SIZE, "series": {"ours": [point]}}
-            ]
-        }
-        newer = {
-            "panels": [
-                {
-                    "title": title,
-                    "unit": "µs a row",
-                    "size": HISTORY_SIZE,
-                    "series": {"ours": [point | {"median": 4.0}]},
-                }
-            ]
-        }
-        panels = merged([panels_of(result) for result in (newer, table, curves)])
-        flush = next(panel for panel in panels if panel["title"] == title)
-        assert [(one["size"], one["median"]) for one in flush["series"]["ours"]] == [(10, 4.0), (50, 5.0)]
-        assert sizes_of(panels, HISTORY_SIZE) == {10, 50}
-        assert sizes_of(panels, ENTITY_SIZE) == {2}
-        assert sizes_of([], ENTITY_SIZE) == set()
 
-    @pytest.mark.parametrize("text", ["{", "[]", '{"about": {}}', '{"about": {"quick": true}, "rows": []}'])
+        def curves(point: dict[str, float], titles: set[str]) -> dict[str, Any]:
+            return {
+                "panels": [
+                    {"title": title, "unit": unit, "size": of, "series": {name: [point] for name in series}}
+                    for title, unit, of, series in PANELS
+                    if title in titles
+                ]
+            }
+
+        flush, *others = [title for title, _, of, _ in PANELS if of == HISTORY_SIZE]
+        results = [curves(point | {"median": 4.0}, {flush}), table, curves(point, {flush, *others})]
+        panels = merged([panels_of(result) for result in results])
+        points = next(panel for panel in panels if panel["title"] == flush)["series"]["ours"]
+        assert [(one["size"], one["median"]) for one in points] == [(10, 4.0), (50, 5.0)]
+        # Of 50 there is but one series: it is measured again.
+        assert sizes_of(panels, HISTORY_SIZE) == {10}
+        assert sizes_of(panels, ENTITY_SIZE) == set()
+
+    @pytest.mark.parametrize(
+        "text",
+        ["{", "[]", '{"about": {}}', '{"about": {}, "rows": 5}', '{"about": {"quick": true}, "rows": []}'],
+    )
     def test_a_file_that_is_no_result_is_refused(
         self, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -211,14 +211,21 @@ def canonical(name: str, value: Any) -> Any:
     return datetime.fromisoformat(value).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def test_it_returns_the_hot_values_or_those_asked_for(world: World, app: Connection) -> None:
-    hot = {name for name, kind in KINDS.items() if kind[1]}
-    for entity, _, attrs in find(app, {}):
+@pytest.mark.parametrize(
+    "wanted", [{}, {"status": "online"}, {"armed": True, "floor": 2}, {"floor": {"gte": 0}}]
+)
+@pytest.mark.parametrize(
+    "names", [None, ["cpu", "note", "floor"], ["floor", "cpu"], ["status", "status"], ["seen"], []]
+)
+def test_it_returns_the_hot_values_or_those_asked_for(
+    world: World, app: Connection, wanted: dict[str, Any], names: list[str] | None
+) -> None:
+    shown = {name for name, kind in KINDS.items() if kind[1]} if names is None else set(names)
+    found = find(app, wanted, p_return=names)
+    assert [row[0] for row in found] == world.expected(wanted)
+    for entity, _, attrs in found:
         mine = {name: canonical(name, value) for name, value in world.values[entity].items()}
-        assert attrs == {name: value for name, value in mine.items() if name in hot}
-    for entity, _, attrs in find(app, {}, p_return=["cpu", "note", "floor"]):
-        mine = world.values[entity]
-        assert attrs == {name: mine[name] for name in ("cpu", "note", "floor") if name in mine}
+        assert attrs == {name: value for name, value in mine.items() if name in shown}
 
 
 def test_the_window_bounds_what_is_cold(world: World, app: Connection) -> None:
@@ -277,7 +284,7 @@ def test_without_a_tenant_there_are_no_rows(world: World) -> None:
         assert min(row[0] for row in find(connection, {})) > ENTITIES
 
 
-def plans(database: Database, role: str, statement: str) -> str:
+def plans(database: Database, role: str, statement: str, tenant: int = 1) -> str:
     """Every plan of the queries inside, as auto_explain tells it."""
     told: list[str] = []
 
@@ -291,7 +298,7 @@ def plans(database: Database, role: str, statement: str) -> str:
             " SET auto_explain.log_settings = on"
         )
         connection.execute("SET client_min_messages = log")
-        connection.execute("SELECT set_config('app.tenant_id', '1', false)")
+        connection.execute("SELECT set_config('app.tenant_id', %s, false)", (str(tenant),))
         connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
         connection.add_notice_handler(note)
         for _ in range(8):  # a generic plan would come after the fifth
@@ -329,9 +336,59 @@ def test_a_selective_filter_uses_the_gin_index_under_row_level_security(crowded:
     assert "_hot_attrs_idx" not in direct
 
 
+def test_a_small_tenant_pays_for_no_other(crowded: Database) -> None:
+    with crowded.session() as connection:
+        connection.execute(
+            "INSERT INTO eav.entity_jsonb (tenant_id, entity_id, observed_at, hot_attrs, hot_times)"
+            """ SELECT t, n, now(), '{"env": "b"}', '{"env": 0}'"""
+            " FROM generate_series(2, 200) AS t, generate_series(1, 20) AS n"
+        )
+        small = scalar(
+            connection,
+            "SELECT max(tenant_id) FROM eav.entity_jsonb WHERE tableoid ="
+            " (SELECT tableoid FROM eav.entity_jsonb WHERE tenant_id = 1 LIMIT 1)",
+        )
+        assert small > 1
+        connection.execute("SELECT eav.tenant_add('small', %s)", (small,))
+        connection.execute(
+            "INSERT INTO eav.attributes (tenant_id, name, data_type, is_hot) VALUES (%s, 'env', 'text', true)",
+            (small,),
+        )
+        connection.execute("VACUUM ANALYZE eav.entity_jsonb")
+    # Half of the partition has this value; the tenant has 20 rows of it.
+    told = plans(crowded, "eav_app", """SELECT * FROM eav.find_entities('{"env": "b"}')""", small)
+    assert "_hot_attrs_idx" not in told
+    assert "_pkey" in told
+
+
+def test_a_value_on_the_move_is_shown_from_where_it_is_newer_and_not_once_it_is_cold(
+    crowded: Database,
+) -> None:
+    def shown() -> Any:
+        with crowded.session("eav_app") as app:
+            app.execute("SELECT set_config('app.tenant_id', '1', false)")
+            by_index, in_order = (
+                {row[0]: row[2] for row in find(app, wanted, p_limit=10)}[7]
+                for wanted in ({"rack": "r7"}, {"rack": {"exists": True}})
+            )
+            assert by_index == in_order
+            return by_index
+
+    with crowded.session() as connection:
+        connection.execute("UPDATE eav.attributes SET is_volatile = true WHERE name = 'env'")
+        connection.execute(
+            """UPDATE eav.entity_jsonb SET hot_volatile = '{"env": "older"}' WHERE entity_id = 7"""
+        )
+        assert shown() == {"rack": "r7", "env": "b"}
+        connection.execute("UPDATE eav.attributes SET is_hot = false WHERE name = 'env'")
+        assert shown() == {"rack": "r7"}
+
+
 def test_history_is_read_by_whatever_index_serves(crowded: Database) -> None:
     with crowded.session() as connection:
-        connection.execute("INSERT INTO eav.attributes (tenant_id, name, data_type) VALUES (1, 'load', 'number')")
+        connection.execute(
+            "INSERT INTO eav.attributes (tenant_id, name, data_type) VALUES (1, 'load', 'number')"
+        )
     for wanted in ('{"env": "a", "load": {"gt": 0}}', '{"load": {"gt": 0}}'):
         told = plans(crowded, "eav_app", f"SELECT * FROM eav.find_entities('{wanted}')")
         history = [plan for plan in told.split("Query Text:") if "eav.entity_values_ts" in plan]

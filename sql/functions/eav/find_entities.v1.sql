@@ -42,7 +42,6 @@ DECLARE
     v_tenant_id CONSTANT bigint := eav.current_tenant();
     v_after CONSTANT bigint := coalesce(p_after, '-9223372036854775808'::bigint);
     v_plain boolean := false;
-    v_hidden text[];
     v_matches bigint;
     v_ids bigint[];
     v_times timestamptz[];
@@ -55,55 +54,19 @@ BEGIN
         RETURN;
     END IF;
     PERFORM eav.check_find(p_limit, p_since);
-    -- what is on its way out is not shown
-    SELECT coalesce(array_agg(a.name), '{}') INTO v_hidden
-    FROM eav.hot_backfill AS b
-    INNER JOIN eav.attributes AS a ON b.attribute_id = a.attribute_id
-    WHERE b.finished_at IS NULL AND a.tenant_id = v_tenant_id AND NOT a.is_hot;
-
-    -- What is asked most, values that are indexed, and hot values back, has a statement that is planned once a session:
-    -- it finds a handful of rows in less time than planning takes.
-    IF jsonb_typeof(p_filter) = 'object' AND pg_column_size(p_filter) < 16384 THEN
-        SELECT count(*) BETWEEN 1 AND 50 AND count(a.attribute_id) = count(*)
-        INTO v_plain
-        FROM jsonb_each(p_filter) AS f
-        LEFT JOIN LATERAL (
-            SELECT h.attribute_id
-            FROM eav.attributes AS h
-            WHERE h.tenant_id = v_tenant_id AND h.name = f.key AND h.is_hot AND NOT h.is_volatile
-                AND jsonb_typeof(f.value) = CASE h.data_type
-                    WHEN 'text' THEN 'string' WHEN 'boolean' THEN 'boolean' WHEN 'number' THEN 'number' WHEN 'integer' THEN 'number'
-                END
-                AND NOT EXISTS (SELECT FROM eav.hot_backfill AS b WHERE b.attribute_id = h.attribute_id AND b.tidied_at IS NULL)
-            OFFSET 0 -- one name after the other, by its index
-        ) AS a ON true;
-    END IF;
-    IF v_plain AND p_return IS NOT NULL THEN
-        SELECT count(*) BETWEEN 1 AND 100 AND count(a.attribute_id) = count(*)
-        INTO v_plain
-        FROM unnest(p_return) AS r (name)
-        LEFT JOIN LATERAL (
-            SELECT h.attribute_id
-            FROM eav.attributes AS h
-            WHERE h.tenant_id = v_tenant_id AND h.name = r.name AND h.is_hot
-                AND NOT EXISTS (SELECT FROM eav.hot_backfill AS b WHERE b.attribute_id = h.attribute_id AND b.tidied_at IS NULL)
-            OFFSET 0
-        ) AS a ON true;
-        v_hidden := v_hidden || ARRAY(
-            SELECT h.name FROM eav.attributes AS h WHERE h.tenant_id = v_tenant_id AND h.is_hot AND h.name <> ALL(p_return)
-        );
-    END IF;
-    IF v_plain THEN
-        SELECT f.* INTO v_matches, v_ids, v_times, v_values
-        FROM eav.find_plain(v_tenant_id, p_filter, v_after, p_limit, c_few, v_hidden) AS f;
-        IF v_matches IS NULL OR v_matches <= c_few THEN
-            RETURN QUERY SELECT u.id, u.at, u.value FROM unnest(v_ids, v_times, v_values) AS u (id, at, value);
-            RETURN;
-        END IF;
-    END IF;
-
     IF p_return IS NULL THEN
-        v_attrs := format('coalesce(e.hot_attrs, ''{}'') || coalesce(e.hot_volatile, ''{}'') - %L::text[]', v_hidden);
+        -- What is on its way out is not shown. What moves to the other column is newer where it comes from.
+        SELECT
+            format(
+                '((coalesce(e.hot_attrs, ''{}'') || coalesce(e.hot_volatile, ''{}'')%s) - %L::text[])',
+                string_agg(format(' || jsonb_strip_nulls(jsonb_build_object(%1$L, e.hot_attrs -> %1$L))', a.name), '')
+                    FILTER (WHERE a.is_hot AND a.is_volatile AND b.tidied_at IS NULL),
+                coalesce(array_agg(a.name) FILTER (WHERE NOT a.is_hot), '{}')
+            )
+        INTO v_attrs
+        FROM eav.hot_backfill AS b
+        INNER JOIN eav.attributes AS a ON b.attribute_id = a.attribute_id
+        WHERE b.finished_at IS NULL AND a.tenant_id = v_tenant_id;
     ELSE
         SELECT
             min(n.name) FILTER (WHERE v.attribute_id IS NULL),
@@ -131,6 +94,31 @@ BEGIN
                 MESSAGE = format('p_return: there is no attribute %s', coalesce(v_unknown, 'NULL'));
         ELSIF cardinality(p_return) > 100 THEN
             RAISE invalid_parameter_value USING MESSAGE = 'p_return: at most 100 attributes';
+        END IF;
+    END IF;
+
+    -- What is asked most, values that are indexed, and hot values back, is one query instead of two.
+    IF v_joins IS NULL AND jsonb_typeof(p_filter) = 'object' AND pg_column_size(p_filter) < 16384 THEN
+        SELECT count(*) BETWEEN 1 AND 50 AND count(a.attribute_id) = count(*)
+        INTO v_plain
+        FROM jsonb_each(p_filter) AS f
+        LEFT JOIN LATERAL (
+            SELECT h.attribute_id
+            FROM eav.attributes AS h
+            WHERE h.tenant_id = v_tenant_id AND h.name = f.key AND h.is_hot AND NOT h.is_volatile
+                AND jsonb_typeof(f.value) = CASE h.data_type
+                    WHEN 'text' THEN 'string' WHEN 'boolean' THEN 'boolean' WHEN 'number' THEN 'number' WHEN 'integer' THEN 'number'
+                END
+                AND NOT EXISTS (SELECT FROM eav.hot_backfill AS b WHERE b.attribute_id = h.attribute_id AND b.tidied_at IS NULL)
+            OFFSET 0 -- one name after the other, by its index
+        ) AS a ON true;
+    END IF;
+    IF v_plain THEN
+        SELECT f.* INTO v_matches, v_ids, v_times, v_values
+        FROM eav.find_plain(v_tenant_id, p_filter, v_after, p_limit, c_few, v_attrs) AS f;
+        IF v_matches IS NULL OR v_matches <= c_few THEN
+            RETURN QUERY SELECT u.id, u.at, u.value FROM unnest(v_ids, v_times, v_values) AS u (id, at, value);
+            RETURN;
         END IF;
     END IF;
     v_ids := eav.find_ids(v_tenant_id, p_filter, v_after, p_limit, p_since, CASE WHEN v_plain THEN 0 ELSE c_few END);

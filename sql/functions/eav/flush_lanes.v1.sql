@@ -99,7 +99,6 @@ BEGIN
         CONTINUE WHEN NOT v_long AND v_available >= least(c_enough, 4::bigint * p_limit);
         EXIT WHEN v_long AND v_available >= p_limit AND (v_recent OR v_some_long);
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(6644086, v_lane);
-        v_some_long := v_some_long OR v_long;
         v_lanes := v_lanes || v_lane;
         v_snapshot := pg_current_snapshot();
         v_through := ((pg_snapshot_xmax(v_snapshot)::text)::bigint - 1)::text::xid8;
@@ -125,8 +124,9 @@ BEGIN
         END IF;
         v_plans[v_lane] := v_plan;
         v_except[v_lane] := array(SELECT jsonb_array_elements_text(v_plan -> 'except'))::text;
-        SELECT v_available + coalesce(sum((c.cut -> 'rows')::bigint), 0) INTO v_available
-        FROM jsonb_array_elements(v_plan -> 'cuts') AS c (cut);
+        SELECT coalesce(sum((c.cut -> 'rows')::bigint), 0) INTO v_count FROM jsonb_array_elements(v_plan -> 'cuts') AS c (cut);
+        v_available := v_available + v_count;
+        v_some_long := v_some_long OR (v_long AND v_count > 0);
     END LOOP;
     IF cardinality(v_lanes) = 0 THEN
         RETURN 0;
