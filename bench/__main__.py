@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from bench import docs, report
-from bench.run import ROWS, chosen, run
+from bench.run import ROWS, chosen, completed, run
 from bench.server import running
 from bench.sizes import FULL, QUICK, Sizes, check_disk
 from local.errors import LocalError
@@ -53,6 +53,13 @@ def parser() -> argparse.ArgumentParser:
     common(table)
     table.add_argument("--only", nargs="+", metavar="ROW", help="these rows only")
     table.add_argument("--rows", type=int, help="rows staged; the full partition gets ten times as many")
+    table.add_argument(
+        "--with",
+        type=Path,
+        dest="earlier",
+        metavar="FILE",
+        help="the JSON file of an earlier table of the same sizes: rows that are not measured now are kept from it",
+    )
     table.add_argument("--json", action="store_true", help="print the JSON, not a table")
     table.set_defaults(command=table_command)
 
@@ -155,9 +162,16 @@ def table_command(options: argparse.Namespace) -> int:
     if options.rows is not None:
         sizes = sizes.with_rows(options.rows)
     rows = chosen(options.only)
+    earlier = docs.read_result(options.earlier) if options.earlier else None
+    if earlier is not None and not isinstance(earlier.get("rows"), list):
+        raise LocalError(f"{options.earlier} is no table of python -m bench")
     say(check_disk(sizes.disk_bytes()))
     with running(sizes, options.rounds, say) as bench:
+        if earlier is not None:  # before hours of work, not after them
+            docs.check_same(earlier, bench.about(), ("sizes", "rounds"))
         result = run(bench, rows)
+    if earlier is not None:
+        result = completed(result, earlier)
     result["about"]["quick"] = bool(options.quick)
     path = docs.write_result("table", result, options.output)
     if options.json:

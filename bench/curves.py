@@ -39,9 +39,6 @@ INTERVALS: Final = {"a month": 1.0, "a day": 1 / 30, "an hour": 1 / 720}
 HISTORY_SIZE: Final = "rows in the partition"
 ENTITY_SIZE: Final = "entities in the projection"
 
-SAME: Final = ("cpu", "cores", "postgresql", "settings", "partition_interval")
-"""What two results must have in common to have points on one curve."""
-
 # title, unit, size, and each series with the figure it is made of
 PANELS: Final[tuple[tuple[str, str, str, Mapping[str, str]], ...]] = (
     (
@@ -106,12 +103,7 @@ def measure_curves(
     left_out: list[str] = []
     about = bench.about()
     for result in earlier:
-        for key in SAME:
-            if result["about"][key] != about[key]:
-                raise LocalError(
-                    f"what was measured {result['about']['date']} had another {key}, {result['about'][key]}:"
-                    " no points of one curve"
-                )
+        docs.check_same(result, about)
     for size in rows:
         bench.say(f"a partition of {size:,} rows")
         found[HISTORY_SIZE, size] = _at(

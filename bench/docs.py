@@ -13,6 +13,8 @@ from local.errors import LocalError
 RESULTS: Final = ROOT / ".local" / "bench"
 """Where a run leaves its JSON files."""
 PARTS: Final = ("table", "curves", "sustained")
+SAME: Final = ("cpu", "cores", "postgresql", "settings", "partition_interval")
+"""What results must have in common to be shown beside each other."""
 DOCUMENT: Final = ROOT / "docs" / "benchmarks.md"
 
 
@@ -35,6 +37,16 @@ def read_result(path: Path) -> dict[str, Any]:
     if not isinstance(result, dict) or "about" not in result:
         raise LocalError(f"{path} holds no result of python -m bench")
     return result
+
+
+def check_same(earlier: dict[str, Any], about: dict[str, Any], also: tuple[str, ...] = ()) -> None:
+    """Raises LocalError if an earlier result was not measured as this one is: figures of both would not compare."""
+    for key in (*SAME, *also):
+        if earlier["about"].get(key) != about.get(key):
+            raise LocalError(
+                f"what was measured {earlier['about'].get('date')} had another {key},"
+                f" {earlier['about'].get(key)}: it does not go beside this"
+            )
 
 
 def write_docs(source: Path = RESULTS, document: Path = DOCUMENT) -> list[Path]:

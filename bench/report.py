@@ -92,7 +92,11 @@ def markdown(result: Mapping[str, Any]) -> str:
     for row in cells(result):
         verdict = f"**{row[-1]}**" if row[-1] == "missed" else row[-1]
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in (*row[:-1], verdict)) + " |")
-    states = [f"* `{row['name']}`: {row['title']}. {row['state']}." for row in result["rows"]]
+    states = [
+        f"* `{row['name']}`: {row['title']}. {row['state']}."
+        + (" Measured {date} at commit {commit}.".format(**row["measured"]) if "measured" in row else "")
+        for row in result["rows"]
+    ]
     return "\n".join(
         [
             machine(result["about"]),

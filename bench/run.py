@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from bench import docs
 from bench.model import Figure, Row, judge
 from bench.rows.flow import EndToEnd, EndToEndIngest, PgQ
 from bench.rows.flush import Flush
@@ -84,6 +85,16 @@ def run(bench: Bench, rows: Sequence[type[Row]]) -> dict[str, Any]:
             world = None
     found["about"]["seconds"] = round(time.monotonic() - began)
     return found
+
+
+def completed(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """`result` with those rows of an earlier one that it has not, each with when it was measured. Raises LocalError."""
+    docs.check_same(earlier, result["about"], ("sizes", "rounds"))
+    known = {row["name"] for row in result["rows"]}
+    when = {key: earlier["about"][key] for key in ("date", "commit")}
+    kept = [{"measured": when, **row} for row in earlier["rows"] if row["name"] not in known]
+    order = names()
+    return result | {"rows": sorted([*result["rows"], *kept], key=lambda row: order.index(row["name"]))}
 
 
 def measure(bench: Bench, row: Row, place: str, failed: str | None = None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from bench.__main__ import main, millions
 from bench.curves import ENTITY_SIZE, HISTORY_SIZE, PANELS, conclusions, exponent, merged, panels_of, sizes_of
 from bench.load import SLOTS, functions, tenant_slots
 from bench.model import Figure, Line, at_least, at_most, judge
+from bench.run import completed
 from bench.sizes import FULL, QUICK, check_disk
 from bench.sustained import METRICS
 from bench.sustained import judge as judge_metric
@@ -101,6 +102,28 @@ class TestRun:
         assert "<svg" in (tmp_path / "benchmarks/table.svg").read_text(encoding="utf-8")
         docs.write_docs(source, document)
         assert document.read_text(encoding="utf-8") == after
+
+    def test_rows_of_an_earlier_table_are_kept_where_it_was_measured_alike(
+        self, result: dict[str, Any]
+    ) -> None:
+        about = result["about"]
+        (flush,) = result["rows"]
+        earlier = {
+            "about": about | {"date": "2026-01-01T00:00:00+00:00", "commit": "0123456789ab"},
+            "rows": [flush | {"title": "old"}, flush | {"name": "size"}],
+        }
+        both = completed(result, earlier)
+        assert [(row["name"], row["title"]) for row in both["rows"]] == [
+            ("flush", flush["title"]),
+            ("size", flush["title"]),
+        ]
+        page = report.markdown(both)
+        assert page.count("Measured 2026-01-01T00:00:00+00:00 at commit 0123456789ab.") == 1
+        # Kept once more, it still says when it was measured.
+        again = completed(result, both)
+        assert again["rows"][1]["measured"]["commit"] == "0123456789ab"
+        with pytest.raises(LocalError, match="had another cpu"):
+            completed(result, earlier | {"about": about | {"cpu": "abacus"}})
 
     def test_an_interrupted_run_leaves_no_server_and_no_files(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o755)
