@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +40,7 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def check_same(earlier: dict[str, Any], about: dict[str, Any], also: tuple[str, ...] = ()) -> None:
+def check_same(earlier: Mapping[str, Any], about: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
     """Raises LocalError if an earlier result was not measured as this one is: figures of both would not compare."""
     for key in (*SAME, *also):
         if earlier["about"].get(key) != about.get(key):

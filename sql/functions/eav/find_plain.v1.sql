@@ -1,7 +1,7 @@
--- lint: ignore-file dynamic-sql: what is executed is written here, of values as %L literals; p_attrs by eav.find_entities
--- Planned at each call with the tenant and the values in it: whether the GIN index or the key of a small tenant is the way
--- in depends on both. Beside the GIN index what the primary key knows of a tenant is hardly worth adding, and the planner,
--- which guesses that 1 % match, overrates it: hence the price of an index entry.
+-- lint: ignore-file dynamic-sql: written here, of values as %L literals, and by eav.find_entities (p_attrs)
+-- Planned at each call with the tenant and the values in it: whether the GIN index or the key of a small tenant is the
+-- way in depends on both. Beside the GIN index what the primary key knows of a tenant is hardly worth adding, and the
+-- planner, which guesses that 1 % match, overrates it: hence the price of an index entry.
 CREATE OR REPLACE FUNCTION eav.find_plain(
     p_tenant_id bigint, p_filter jsonb, p_after bigint, p_limit integer, p_few integer, p_attrs text,
     OUT o_matches bigint, OUT o_ids bigint[], OUT o_times timestamptz[], OUT o_values jsonb[]
