@@ -515,7 +515,9 @@ def test_replication(known: Known, ask: Ask) -> None:
     with known.database.session() as connection:
         connection.execute("SELECT pg_create_physical_replication_slot(%s, true)", [name])
         try:
-            connection.execute("SELECT pg_logical_emit_message(false, 'test', repeat('x', 5000))")
+            # Of a transaction whose commit is waited for: what counts is what has been written, not what is to be.
+            connection.execute("SET synchronous_commit = on")
+            connection.execute("SELECT pg_logical_emit_message(true, 'test', repeat('x', 5000))")
             (slot,) = (row for row in ask("replication_slots") if row["slot_name"] == name)
             assert (slot["slot_type"], slot["active"]) == ("physical", False)
             assert slot["retained_bytes"] >= 5000
