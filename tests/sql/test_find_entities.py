@@ -324,7 +324,7 @@ def crowded(database: Database) -> Database:
 @pytest.mark.parametrize("role", ["eav_app", "eav_analyst"])
 def test_a_selective_filter_uses_the_gin_index_under_row_level_security(crowded: Database, role: str) -> None:
     told = plans(crowded, role, """SELECT * FROM eav.find_entities('{"rack": "r7"}')""")
-    # Of each of eight executions, the plan that is made once included.
+    # At each of eight executions.
     assert told.count("Bitmap Index Scan on entity_jsonb_p") >= 8
     assert "_hot_attrs_idx" in told
     assert "Seq Scan on entity_jsonb" not in told
