@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -96,25 +96,40 @@ PANELS: Final[tuple[tuple[str, str, str, Mapping[str, str]], ...]] = (
 
 def measure_curves(
     bench: Bench, rows: Sequence[int], entities: Sequence[int], earlier: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
-    """All sizes, beside what `earlier` results have; returns what the JSON file holds."""
+) -> Iterator[dict[str, Any]]:
+    """Size after size, the quick ones first: what the JSON file holds, `earlier` results included, after each.
+
+    Hours of work are in it that an interrupted run can be gone on with.
+    """
     began = time.monotonic()
     found: dict[tuple[str, int], dict[str, Figure]] = {}
     left_out: list[str] = []
     about = bench.about()
     for result in earlier:
         docs.check_same(result, about)
-    for size in rows:
-        bench.say(f"a partition of {size:,} rows")
-        found[HISTORY_SIZE, size] = _at(
-            bench, History(bench, size), (Filled, ColdActive, Compaction, ColdCompacted), left_out
+    sizes = sorted([(size, HISTORY_SIZE) for size in rows] + [(size, ENTITY_SIZE) for size in entities])
+    if not sizes:
+        yield _result(about, found, left_out, earlier, began)
+    for number, (size, kind) in enumerate(sizes, 1):
+        bench.say(f"{number} of {len(sizes)}: {size:,} {kind}")
+        found[kind, size] = (
+            _at(bench, History(bench, size), (Filled, ColdActive, Compaction, ColdCompacted), left_out)
+            if kind == HISTORY_SIZE
+            else _at(bench, Entities(bench, size), (HotWriteSteady, HotRead), left_out)
         )
-    for size in entities:
-        bench.say(f"a projection of {size:,} entities")
-        found[ENTITY_SIZE, size] = _at(bench, Entities(bench, size), (HotWriteSteady, HotRead), left_out)
+        yield _result(about, found, left_out, earlier, began)
+
+
+def _result(
+    about: Mapping[str, Any],
+    found: Mapping[tuple[str, int], Mapping[str, Figure]],
+    left_out: Sequence[str],
+    earlier: Sequence[Mapping[str, Any]],
+    began: float,
+) -> dict[str, Any]:
     panels = merged([_panels(found), *(panels_of(result) for result in earlier)])
     return {
-        "about": about | {"seconds": round(time.monotonic() - began)},
+        "about": {**about, "seconds": round(time.monotonic() - began)},
         "with": [
             {key: about[key] for key in ("date", "commit")}
             for result in earlier
@@ -316,9 +331,10 @@ def command(
     )
     say(check_disk(sizes.disk_bytes()))
     with running(sizes, rounds, say) as bench:
-        result = measure_curves(bench, rows, entities, results)
-    result["about"]["quick"] = quick
-    path = docs.write_result("curves", result, output)
+        for result in measure_curves(bench, rows, entities, results):
+            result["about"]["quick"] = quick
+            path = docs.write_result("curves", result, output)
+            say(f"kept in {path}: after an interruption go on with --with {path}")
     pictures.draw_curves(result, path.with_suffix(".svg"))
     table = Table(title="cost against size, medians")
     table.add_column("question")

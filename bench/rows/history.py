@@ -132,7 +132,7 @@ OURS_DAY = (
 OURS_LATEST = (
     "SELECT DISTINCT ON (entity_id) entity_id, observed_at, value_number FROM eav.entity_values_ts"
     " WHERE tenant_id = %s AND attribute_id = %s AND observed_at > %s AND observed_at <= %s"
-    " AND entity_id = ANY(%s) ORDER BY entity_id, observed_at DESC"
+    " AND entity_id IN (SELECT unnest(%s::bigint[])) ORDER BY entity_id, observed_at DESC"
 )
 REFERENCE_DAY = (
     "SELECT entity_id, value_decimal FROM reference.entity_values_ts"

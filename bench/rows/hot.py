@@ -26,7 +26,7 @@ OURS: Final = """
             ' NULL::boolean AS value_bool, NULL::timestamptz AS value_time FROM bench.events(%%s, %%s, %%L) AS e',
             %s::bigint, %s::bigint, %s::boolean
         ),
-        '', NULL, NULL, NULL, NULL
+        NULL, NULL, NULL, NULL
     )
 """
 REFERENCE: Final = "SELECT reference.upsert_hot_attrs_in_bulk(%s, %s, %s)"

@@ -1,4 +1,4 @@
--- lint: ignore-file dynamic-sql: the query that gives the rows is built by eav.exception_rows of slots that exist
+-- lint: ignore-file dynamic-sql: the query that gives the rows is built by eav.staged_rows of slots that exist
 -- lint: ignore-file plpgsql-check-performance: VOLATILE it is, its statements are dynamic
 CREATE OR REPLACE FUNCTION eav.flush_exceptions(
     p_slots oid[], p_ctids tid[], p_starts_at timestamptz, p_ends_at timestamptz,
@@ -7,9 +7,11 @@ CREATE OR REPLACE FUNCTION eav.flush_exceptions(
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET enable_sort = on
+SET enable_hashjoin = on
+SET enable_nestloop = on
 AS $$
 DECLARE
-    v_rows CONSTANT text := format('(%s)', eav.exception_rows(p_slots));
+    v_rows CONSTANT text := format('(%s)', eav.staged_rows(p_slots));
 BEGIN
     -- Unknown names of tenants that register by themselves: the type of the first value is the type of the
     -- attribute.

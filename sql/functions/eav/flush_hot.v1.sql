@@ -1,7 +1,7 @@
--- lint: ignore-file dynamic-sql: the rows come from a query that eav.flush_lanes built of lane numbers and %L literals
+-- lint: ignore-file dynamic-sql: the rows come from queries that eav.staged_rows built of slots that exist
 -- lint: ignore-file plpgsql-check-performance: VOLATILE it is, it calls eav.merge_hot
 CREATE OR REPLACE FUNCTION eav.flush_hot(
-    p_rows text, p_not_exceptions text, p_slots oid[], p_ctids tid[], p_stored_slots oid[], p_stored_ctids tid[]
+    p_rows text, p_slots oid[], p_ctids tid[], p_stored_slots oid[], p_stored_ctids tid[]
 )
 RETURNS void
 LANGUAGE plpgsql
@@ -17,31 +17,26 @@ DECLARE
     v_volatile boolean[];
     v_moving boolean;
 BEGIN
-    v_hot := format(
-        $sql$
+    v_hot := $sql$
         SELECT
             a.attribute_id, a.is_volatile, r.tenant_id, r.entity_id, a.name, r.observed_at,
             r.value_number, r.value_text, r.value_bool, r.value_time
-        FROM (%s) AS r
+        FROM ($sql$ || p_rows || $sql$) AS r
         INNER JOIN eav.attributes AS a ON r.attribute_id = a.attribute_id AND a.is_hot
-        %s
-        $sql$,
-        p_rows, p_not_exceptions
-    );
+        $sql$;
     IF cardinality(p_stored_slots) > 0 THEN
         -- What was an exception and is stored all the same, found by id or by name.
-        v_hot := v_hot || format(
+        v_hot := concat_ws(' UNION ALL ', v_hot, format(
             $sql$
-            UNION ALL
             SELECT
                 a.attribute_id, a.is_volatile, r.tenant_id, r.entity_id, a.name, r.observed_at, r.value_number,
-                CASE WHEN a.data_type <> 'timestamp' THEN r.value_text END,
+                CASE WHEN a.data_type <> 'timestamp' THEN r.value_text END AS value_text,
                 r.value_bool,
                 CASE
                     WHEN a.data_type = 'timestamp' AND r.value_text IS NOT NULL
                         THEN eav.try_timestamptz(r.value_text)
                     ELSE r.value_time
-                END
+                END AS value_time
             FROM (%s) AS r
             CROSS JOIN LATERAL (
                 SELECT i.* FROM eav.attributes AS i
@@ -52,8 +47,11 @@ BEGIN
             ) AS a
             WHERE a.is_hot
             $sql$,
-            eav.exception_rows(p_stored_slots, 3)
-        );
+            eav.staged_rows(p_stored_slots, 3)
+        ));
+    END IF;
+    IF v_hot IS NULL THEN
+        RETURN;
     END IF;
     -- Hot values come last, all in one order, so that two flushes cannot wait for each other in a ring; the
     -- latest of each only, and in portions, so that no array grows beyond what PostgreSQL takes.
@@ -90,7 +88,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION eav.flush_hot(text, text, oid[], tid[], oid[], tid[]) IS
-'The part of a flush that brings hot values up to date: of these staged rows, without the exceptions (slots, ctids) but with those that were stored all the same.';
+COMMENT ON FUNCTION eav.flush_hot(text, oid[], tid[], oid[], tid[]) IS
+'The part of a flush that brings hot values up to date: of the rows that the query p_rows (NULL: none) gives, whose parameters are p_slots and p_ctids, and of exceptions that were stored all the same.';
 
-REVOKE ALL ON FUNCTION eav.flush_hot(text, text, oid[], tid[], oid[], tid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION eav.flush_hot(text, oid[], tid[], oid[], tid[]) FROM PUBLIC;

@@ -16,6 +16,9 @@ SET search_path = pg_catalog, pg_temp
 -- Slots have no statistics: the planner expects a handful of rows and would sort where hashing is four times
 -- faster. Where it must sort all the same, the price it then sees is no reason to compile the plan.
 SET enable_sort = off
+-- eav.prefer_join changes these two until the function ends.
+SET enable_hashjoin = on
+SET enable_nestloop = on
 SET jit = off
 SET work_mem = '64MB'
 AS $$
@@ -70,6 +73,10 @@ DECLARE
     v_ctids tid[];
     v_stored_slots oid[];
     v_stored_ctids tid[];
+    v_source_hot_slots oid[];
+    v_source_hot_ctids tid[];
+    v_hot_slots oid[];
+    v_hot_ctids tid[];
     v_not_exceptions text := '';
     v_new_through xid8;
     v_new_except xid8[];
@@ -103,7 +110,9 @@ BEGIN
         v_snapshot := pg_current_snapshot();
         v_through := ((pg_snapshot_xmax(v_snapshot)::text)::bigint - 1)::text::xid8;
         -- Rows that this very transaction staged wait for the next flush: it may still add to them.
-        v_in_progress := array(SELECT pg_snapshot_xip(v_snapshot)) || coalesce(pg_current_xact_id_if_assigned(), '0'::xid8);
+        v_in_progress := array_remove(
+            array(SELECT pg_snapshot_xip(v_snapshot)) || pg_current_xact_id_if_assigned(), NULL
+        );
         v_plan := NULL;
         FOR v_marker IN SELECT m.* FROM eav.staging_marker AS m WHERE m.lane = v_lane LOOP
             IF v_marker.through > v_through THEN
@@ -149,15 +158,16 @@ BEGIN
     END LOOP;
 
     -- What they are, as SQL. Where the rows of finished transactions lie does not change any more: only those
-    -- blocks are read, five times.
+    -- blocks are read, four times.
     SELECT
         string_agg(
             format(
                 'SELECT %s AS lane, s.tableoid AS slot, s.ctid AS at, s.* FROM eav.staging_%s_%s AS s '
-                || 'WHERE s.ctid >= %L::tid AND s.ctid <= %L::tid AND s.batch <= %L::xid8 AND s.batch <> ALL(%L::xid8[]) '
-                || 'AND (s.batch > %L::xid8 OR s.batch = ANY(%L::xid8[]))',
-                p.lane, p.lane, p.slot, p.first, p.last, v_cut[p.lane], v_except[p.lane], v_old_through[p.lane],
-                v_old_except[p.lane]
+                || 'WHERE s.ctid >= %L::tid AND s.ctid <= %L::tid AND %s',
+                p.lane, p.lane, p.slot, p.first, p.last,
+                eav.batch_condition(
+                    v_cut[p.lane], v_except[p.lane]::xid8[], v_old_through[p.lane], v_old_except[p.lane]::xid8[]
+                )
             ),
             ' UNION ALL '
         )
@@ -211,7 +221,9 @@ BEGIN
             v_rows
         ) INTO v_sources, v_positions;
     ELSE
-        -- Entities nobody has heard of: registered for tenants that want that, else an exception below.
+        -- Entities nobody has heard of: registered for tenants that want that, else an exception below. An entity has
+        -- several values in a flush.
+        PERFORM eav.prefer_join(v_planned / 4, 'eav.entities');
         EXECUTE format(
             $sql$
             SELECT array_agg(u.tenant_id), array_agg(u.entity_id)
@@ -241,21 +253,26 @@ BEGIN
             END IF;
         END IF;
 
-        -- One look at every row: of each source how many, how far, and which are exceptions.
-        FOR v_source, v_position, v_count, v_source_slots, v_source_ctids IN EXECUTE format(
+        -- One look at every row: of each source how many, how far, which are exceptions, and which of the others hot.
+        PERFORM eav.prefer_join(v_planned, 'eav.attributes');
+        FOR v_source, v_position, v_count, v_source_slots, v_source_ctids, v_source_hot_slots, v_source_hot_ctids
+        IN EXECUTE format(
             $sql$
             SELECT
                 j.source_id,
                 max(j.source_offset) AS position,
                 count(*) AS count,
                 array_agg(j.slot) FILTER (WHERE j.exception) AS slots,
-                array_agg(j.at) FILTER (WHERE j.exception) AS ctids
+                array_agg(j.at) FILTER (WHERE j.exception) AS ctids,
+                array_agg(j.slot) FILTER (WHERE j.is_hot AND NOT j.exception) AS hot_slots,
+                array_agg(j.at) FILTER (WHERE j.is_hot AND NOT j.exception) AS hot_ctids
             FROM (
                 SELECT
                     r.source_id,
                     r.source_offset,
                     r.slot,
                     r.at,
+                    a.is_hot,
                     r.reason IS NOT NULL
                     OR eav.reject_reason(
                         r.observed_at, r.value_number, r.value_text, r.value_bool, r.value_time, a.data_type,
@@ -282,6 +299,8 @@ BEGIN
             v_positions := v_positions || v_position;
             v_slots := v_slots || v_source_slots;
             v_ctids := v_ctids || v_source_ctids;
+            v_hot_slots := v_hot_slots || v_source_hot_slots;
+            v_hot_ctids := v_hot_ctids || v_source_hot_ctids;
         END LOOP;
     END IF;
 
@@ -308,7 +327,10 @@ BEGIN
             INTO v_stored, v_rejected, v_stored_slots, v_stored_ctids
             FROM eav.flush_exceptions(v_slots, v_ctids, v_starts_at, v_ends_at) AS e;
         END IF;
-        PERFORM eav.flush_hot(v_rows, v_not_exceptions, v_slots, v_ctids, v_stored_slots, v_stored_ctids);
+        PERFORM eav.prefer_join(cardinality(v_hot_slots), 'eav.attributes');
+        PERFORM eav.flush_hot(
+            eav.staged_rows(v_hot_slots), v_hot_slots, v_hot_ctids, v_stored_slots, v_stored_ctids
+        );
     END IF;
 
     -- The books must balance, or nothing happened.
@@ -329,7 +351,7 @@ BEGIN
     FOREACH v_lane IN ARRAY v_lanes LOOP
         v_new_through := greatest(v_old_through[v_lane], v_cut[v_lane]);
         v_new_except := array(
-            SELECT e FROM unnest(v_except[v_lane]::xid8[]) AS e WHERE e <= v_new_through AND e <> '0'::xid8
+            SELECT e FROM unnest(v_except[v_lane]::xid8[]) AS e WHERE e <= v_new_through
             UNION
             SELECT e FROM unnest(v_old_except[v_lane]::xid8[]) AS e WHERE e > v_cut[v_lane]
         );

@@ -15,6 +15,7 @@ AS $$
 DECLARE
     -- The plan is a value in every marker that follows: it stays small.
     c_most CONSTANT integer := 256;
+    v_condition CONSTANT text := eav.batch_condition(p_through, p_except, p_old_through, p_old_except);
     v_rows text;
     v_batch xid8;
     v_batch_count bigint;
@@ -31,10 +32,8 @@ BEGIN
     SELECT string_agg(
         format(
             'SELECT %s AS slot, s.batch, count(*) AS count, min(s.ctid) AS first, max(s.ctid) AS last '
-            || 'FROM eav.staging_%s_%s AS s '
-            || 'WHERE s.batch <= %L::xid8 AND s.batch <> ALL(%L::xid8[]) AND (s.batch > %L::xid8 OR s.batch = ANY(%L::xid8[])) '
-            || 'GROUP BY s.batch',
-            n.slot, p_lane, n.slot, p_through, p_except, p_old_through, p_old_except
+            || 'FROM eav.staging_%s_%s AS s WHERE %s GROUP BY s.batch',
+            n.slot, p_lane, n.slot, v_condition
         ),
         ' UNION ALL '
     )

@@ -20,7 +20,8 @@ WHERE
         FROM eav.attributes AS a
         WHERE a.tenant_id = :'tenant_id' AND a.name = :'attribute'::text
     )
-    AND v.entity_id = any(:'entities'::bigint[])
+    -- Not `= any(…)`: of an array that the plan does not know, every row is compared with every entity in turn.
+    AND v.entity_id IN (SELECT wanted.entity_id FROM unnest(:'entities'::bigint[]) AS wanted (entity_id))
     AND v.observed_at > :'until'::timestamptz - least(:'window'::interval, interval '30 days')
     AND v.observed_at <= :'until'::timestamptz
 ORDER BY v.entity_id ASC, v.observed_at DESC;

@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION eav.exception_rows(p_slots oid[], p_parameter integer DEFAULT 1)
+CREATE OR REPLACE FUNCTION eav.staged_rows(p_slots oid[], p_parameter integer DEFAULT 1)
 RETURNS text
 LANGUAGE sql
 STABLE
@@ -17,7 +17,7 @@ AS $$
     FROM (SELECT DISTINCT u.slot FROM unnest(p_slots) AS u (slot)) AS d;
 $$;
 
-COMMENT ON FUNCTION eav.exception_rows(oid[], integer) IS
+COMMENT ON FUNCTION eav.staged_rows(oid[], integer) IS
 'The query, as SQL text, that reads rows of staging slots by their place. Its parameter p_parameter is their slots, the next one their ctids.';
 
-REVOKE ALL ON FUNCTION eav.exception_rows(oid[], integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION eav.staged_rows(oid[], integer) FROM PUBLIC;
