@@ -23,6 +23,7 @@ FUNCTIONS = (
     "eav.empty_slots",
     "eav.batch_condition",
     "eav.prefer_join",
+    "eav.await_lane",
     "eav.plan_cut",
     "eav.plan_lane",
     "eav.staged_rows",

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.conftest import ROOT, Connection, Database
+from tests.jobs.waiting import until
 from tests.sql.staging import (
     NOW,
     Row,
@@ -225,6 +226,40 @@ def test_two_flushers_share_a_backlog_of_several_lanes(database: Database) -> No
         rest += drain(second)
         assert taken + rest == 400
     assert stored(database) == list(range(400))
+
+
+def test_a_flusher_that_finds_all_taken_waits_for_its_share(database: Database) -> None:
+    tenant = make_tenant(database)
+    origins = [source(database, f"device-{n}") for n in range(2)]
+    load = tenant.attributes["load"]
+    with database.session() as first, database.session() as second, database.session() as producer:
+        for number, origin in enumerate(origins):
+            copy(producer, numbered(tenant.tenant_id, load, number), origin)
+        first.execute("BEGIN")
+        assert flush(first) == 2  # both lanes
+        for number, origin in enumerate(origins, 2):
+            copy(producer, numbered(tenant.tenant_id, load, number), origin)
+        # What it finds when it does not get a lane in time.
+        assert flush(second) == 0
+        moved: list[int] = []
+
+        def keep_flushing() -> None:
+            while not moved:
+                if taken := flush(second):
+                    moved.append(taken)
+
+        other = threading.Thread(target=keep_flushing)
+        other.start()
+        until(
+            lambda: (
+                scalar(producer, "SELECT pg_blocking_pids(%s)", second.info.backend_pid)
+                == [first.info.backend_pid]
+            )
+        )
+        first.execute("COMMIT")
+        other.join(30)
+        assert sum(moved) + drain(first) == 2
+    assert stored(database) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])

@@ -115,21 +115,17 @@ def take_out(database: Database, guard: Guard) -> None:
             id="transactions under way are remembered",
         ),
         pytest.param(
-            Guard("flush_lanes", "coalesce(pg_current_xact_id_if_assigned(), '0'::xid8)", "'0'::xid8"),
+            Guard("flush_lanes", "|| pg_current_xact_id_if_assigned(), NULL", "|| NULL::xid8, NULL"),
             check_own_rows,
             id="rows of the flushing transaction wait",
         ),
         pytest.param(
-            Guard(
-                "plan_lane",
-                "AND (s.batch > %L::xid8 OR s.batch = ANY(%L::xid8[]))",
-                "AND (%L::xid8, %L::xid8[]) IS NOT NULL",
-            ),
+            Guard("batch_condition", "format(' AND (s.batch > %L::xid8', p_old_through)", "' AND (true'"),
             check_own_rows,
             id="what is flushed is not flushed again",
         ),
         pytest.param(
-            Guard("flush_lanes", "CONTINUE WHEN NOT pg_try_advisory_xact_lock(6644086, v_lane);", ""),
+            Guard("flush_lanes", "IF NOT pg_try_advisory_xact_lock(6644086, v_lane) THEN", "IF false THEN"),
             check_lossless_under_load,
             id="one flusher a lane",
         ),

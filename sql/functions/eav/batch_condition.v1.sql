@@ -8,11 +8,9 @@ AS $$
     SELECT
         format('s.batch <= %L::xid8', p_through)
         || CASE WHEN cardinality(p_except) > 0 THEN format(' AND s.batch <> ALL(%L::xid8[])', p_except) ELSE '' END
-        || CASE
-            WHEN cardinality(p_old_except) > 0
-                THEN format(' AND (s.batch > %L::xid8 OR s.batch = ANY(%L::xid8[]))', p_old_through, p_old_except)
-            ELSE format(' AND s.batch > %L::xid8', p_old_through)
-        END
+        || format(' AND (s.batch > %L::xid8', p_old_through)
+        || CASE WHEN cardinality(p_old_except) > 0 THEN format(' OR s.batch = ANY(%L::xid8[])', p_old_except) ELSE '' END
+        || ')'
 $$;
 
 COMMENT ON FUNCTION eav.batch_condition(xid8, xid8[], xid8, xid8[]) IS

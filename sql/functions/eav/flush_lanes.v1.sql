@@ -36,6 +36,8 @@ DECLARE
     v_long boolean;
     v_recent boolean;
     v_some_long boolean := false;
+    v_locked integer;
+    v_waited boolean := false;
     v_share bigint;
     v_snapshot pg_snapshot;
     v_through xid8;
@@ -81,61 +83,73 @@ DECLARE
     v_new_through xid8;
     v_new_except xid8[];
 BEGIN
-    -- Lanes nobody else is flushing, until there is enough to do, so that two flushers share them: the short ones
-    -- first, so that none waits for another's backlog, then long ones; of each kind those whose turn is longest ago.
-    -- Whatever the short ones hold, a long one has its turn every second.
-    FOR v_lane, v_long, v_recent, v_share IN
-        SELECT
-            l.lane,
-            l.bytes > c_rotate_bytes,
-            coalesce(k.flushed_at > v_now - c_patience, false),
-            greatest(1, p_limit / count(*) OVER ())
-        FROM (
-            SELECT
-                n.lane,
-                sum(pg_relation_size(format('eav.staging_%s_%s', n.lane, m.slot)::regclass)) AS bytes
-            FROM generate_series(0, 4) AS n (lane)
-            CROSS JOIN generate_series(0, 2) AS m (slot)
-            WHERE p_only IS NULL OR n.lane = p_only
-            GROUP BY n.lane
-        ) AS l
-        LEFT JOIN eav.staging_marker AS k ON l.lane = k.lane
-        WHERE l.bytes > 0
-        ORDER BY 2, k.flushed_at NULLS FIRST, random()
+    -- Another flusher that has all there is does not keep it: who finds nothing waits for one of its lanes, and so has
+    -- it before the other can take both again.
     LOOP
-        CONTINUE WHEN NOT v_long AND v_available >= least(c_enough, 4::bigint * p_limit);
-        EXIT WHEN v_long AND v_available >= p_limit AND (v_recent OR v_some_long);
-        CONTINUE WHEN NOT pg_try_advisory_xact_lock(6644086, v_lane);
-        v_lanes := v_lanes || v_lane;
-        v_snapshot := pg_current_snapshot();
-        v_through := ((pg_snapshot_xmax(v_snapshot)::text)::bigint - 1)::text::xid8;
-        -- Rows that this very transaction staged wait for the next flush: it may still add to them.
-        v_in_progress := array_remove(
-            array(SELECT pg_snapshot_xip(v_snapshot)) || pg_current_xact_id_if_assigned(), NULL
-        );
-        v_plan := NULL;
-        FOR v_marker IN SELECT m.* FROM eav.staging_marker AS m WHERE m.lane = v_lane LOOP
-            IF v_marker.through > v_through THEN
-                RAISE object_not_in_prerequisite_state USING
-                    MESSAGE = 'staging was copied from another server: its markers name transactions of the future',
-                    HINT = 'Once, after a restore or a move: SELECT eav.adopt_staging()';
+        v_lanes := ARRAY[]::integer[];
+        v_locked := NULL;
+        -- Lanes nobody else is flushing, until there is enough to do, so that two flushers share them: the short ones
+        -- first, so that none waits for another's backlog, then long ones; of each kind those whose turn is longest ago.
+        -- Whatever the short ones hold, a long one has its turn every second.
+        FOR v_lane, v_long, v_recent, v_share IN
+            SELECT
+                l.lane,
+                l.bytes > c_rotate_bytes,
+                coalesce(k.flushed_at > v_now - c_patience, false),
+                greatest(1, p_limit / count(*) OVER ())
+            FROM (
+                SELECT
+                    n.lane,
+                    sum(pg_relation_size(format('eav.staging_%s_%s', n.lane, m.slot)::regclass)) AS bytes
+                FROM generate_series(0, 4) AS n (lane)
+                CROSS JOIN generate_series(0, 2) AS m (slot)
+                WHERE p_only IS NULL OR n.lane = p_only
+                GROUP BY n.lane
+            ) AS l
+            LEFT JOIN eav.staging_marker AS k ON l.lane = k.lane
+            WHERE l.bytes > 0
+            ORDER BY 2, k.flushed_at NULLS FIRST, random()
+        LOOP
+            CONTINUE WHEN NOT v_long AND v_available >= least(c_enough, 4::bigint * p_limit);
+            EXIT WHEN v_long AND v_available >= p_limit AND (v_recent OR v_some_long);
+            IF NOT pg_try_advisory_xact_lock(6644086, v_lane) THEN
+                v_locked := coalesce(v_locked, v_lane);
+                CONTINUE;
             END IF;
-            v_old_through[v_lane] := v_marker.through;
-            v_old_except[v_lane] := v_marker.except_for::text;
-            v_emptied_at[v_lane] := v_marker.emptied_at;
-            v_plan := v_marker.plan;
-        END LOOP;
-        -- A plan for much smaller or larger steps is made again.
-        IF p_replan OR v_plan IS NULL OR (v_plan -> 'step')::bigint NOT BETWEEN p_limit / 10 AND p_limit THEN
-            v_plan := eav.plan_lane(
-                v_lane, v_share, v_through, v_in_progress, v_old_through[v_lane], v_old_except[v_lane]::xid8[]
+            v_lanes := v_lanes || v_lane;
+            v_snapshot := pg_current_snapshot();
+            v_through := ((pg_snapshot_xmax(v_snapshot)::text)::bigint - 1)::text::xid8;
+            -- Rows that this very transaction staged wait for the next flush: it may still add to them.
+            v_in_progress := array_remove(
+                array(SELECT pg_snapshot_xip(v_snapshot)) || pg_current_xact_id_if_assigned(), NULL
             );
-        END IF;
-        v_plans[v_lane] := v_plan;
-        v_except[v_lane] := array(SELECT jsonb_array_elements_text(v_plan -> 'except'))::text;
-        SELECT coalesce(sum((c.cut -> 'rows')::bigint), 0) INTO v_count FROM jsonb_array_elements(v_plan -> 'cuts') AS c (cut);
-        v_available := v_available + v_count;
-        v_some_long := v_some_long OR (v_long AND v_count > 0);
+            v_plan := NULL;
+            FOR v_marker IN SELECT m.* FROM eav.staging_marker AS m WHERE m.lane = v_lane LOOP
+                IF v_marker.through > v_through THEN
+                    RAISE object_not_in_prerequisite_state USING
+                        MESSAGE = 'staging was copied from another server: its markers name transactions of the future',
+                        HINT = 'Once, after a restore or a move: SELECT eav.adopt_staging()';
+                END IF;
+                v_old_through[v_lane] := v_marker.through;
+                v_old_except[v_lane] := v_marker.except_for::text;
+                v_emptied_at[v_lane] := v_marker.emptied_at;
+                v_plan := v_marker.plan;
+            END LOOP;
+            -- A plan for much smaller or larger steps is made again.
+            IF p_replan OR v_plan IS NULL OR (v_plan -> 'step')::bigint NOT BETWEEN p_limit / 10 AND p_limit THEN
+                v_plan := eav.plan_lane(
+                    v_lane, v_share, v_through, v_in_progress, v_old_through[v_lane], v_old_except[v_lane]::xid8[]
+                );
+            END IF;
+            v_plans[v_lane] := v_plan;
+            v_except[v_lane] := array(SELECT jsonb_array_elements_text(v_plan -> 'except'))::text;
+            SELECT coalesce(sum((c.cut -> 'rows')::bigint), 0) INTO v_count FROM jsonb_array_elements(v_plan -> 'cuts') AS c (cut);
+            v_available := v_available + v_count;
+            v_some_long := v_some_long OR (v_long AND v_count > 0);
+        END LOOP;
+        EXIT WHEN v_available > 0 OR v_locked IS NULL OR v_waited OR p_only IS NOT NULL;
+        EXIT WHEN NOT eav.await_lane(v_locked);
+        v_waited := true;
     END LOOP;
     IF cardinality(v_lanes) = 0 THEN
         RETURN 0;
