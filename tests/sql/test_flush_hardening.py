@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from tests.conftest import Database
+from tests.conftest import ROOT, Connection, Database
 from tests.sql.staging import (
     NOW,
     Row,
@@ -314,3 +314,105 @@ def test_a_first_batch_by_name_is_not_joined_row_by_row(database: Database) -> N
         assert flush(connection) == 40_000
         assert scalar(connection, "SELECT count(*) FROM eav.attributes") == 50
     assert rejected(database) == {}
+
+
+def big_catalogue(connection: Connection, tenant_id: int, attributes: int) -> int:
+    """So many numbers with long names, so that reading all is dearer than looking one up; returns the first id."""
+    connection.execute("SET session_replication_role = replica")
+    first = scalar(
+        connection,
+        "WITH made AS ("
+        " INSERT INTO eav.attributes (tenant_id, name, data_type)"
+        " SELECT %s, repeat('a', 150) || n, 'number' FROM generate_series(1, %s::integer) AS n"
+        " RETURNING attribute_id"
+        ") SELECT min(attribute_id) FROM made",
+        tenant_id,
+        attributes,
+    )
+    connection.execute("RESET session_replication_role")
+    connection.execute("ANALYZE eav.attributes")
+    return int(first)
+
+
+def test_exceptions_beside_a_big_catalogue_are_not_compared_one_by_one(database: Database) -> None:
+    """Where attributes are looked up one by one, 20 000 rows and 20 000 exceptions were too: 400 M comparisons."""
+    tenant = make_tenant(database)
+    with database.session() as connection:
+        big_catalogue(connection, tenant.tenant_id, 30_000)
+        assert scalar(connection, "SELECT pg_relation_size('eav.attributes')") > 300 * 20_000
+        connection.execute(
+            "INSERT INTO eav.staging_0_0 (tenant_id, entity_id, attribute_id, observed_at, value_text)"
+            " SELECT %s, 1, %s, now(), n FROM generate_series(1, 20000) AS n",
+            (tenant.tenant_id, tenant.attributes["load"]),
+        )
+        connection.execute("SET statement_timeout = '15s'")
+        assert flush(connection) == 20_000
+    assert rejected(database) == {"wrong_type": 20_000}
+
+
+SETTINGS = ("enable_hashjoin", "enable_nestloop", "enable_sort", "lock_timeout", "synchronous_commit", "jit")
+
+
+def test_a_flush_leaves_the_settings_of_its_session_alone(database: Database) -> None:
+    tenant = make_tenant(database, auto_register=True)
+    with database.session() as connection, database.session() as other:
+        big_catalogue(connection, tenant.tenant_id, 1000)
+        connection.execute("SET lock_timeout = '3s'")
+        connection.execute("SET enable_nestloop = off")
+        # A transaction that has written keeps its synchronous_commit, too.
+        connection.execute("BEGIN")
+        connection.execute("SELECT pg_current_xact_id()")
+        before = [scalar(connection, f"SHOW {name}") for name in SETTINGS]
+
+        def after() -> list[str]:
+            return [scalar(connection, f"SHOW {name}") for name in SETTINGS]
+
+        load = tenant.attributes["load"]
+        for row in (
+            Row(None, None, tenant.tenant_id, 1, load, value_number=1),
+            Row(None, None, tenant.tenant_id, 1, tenant.attributes["cpu"], value_number=1),
+            Row(None, None, tenant.tenant_id, 77, attribute="new", value_number=1),
+            Row(None, None, tenant.tenant_id, 1, load, value_text="no number"),
+        ):
+            copy(other, [row])
+            assert flush(connection) == 1
+            assert after() == before
+        connection.execute("COMMIT")
+        with database.session() as holder:
+            holder.execute("BEGIN")
+            for lane in range(5):
+                holder.execute("SELECT pg_advisory_xact_lock(6644086, %s)", (lane,))
+            copy(other, [Row(None, None, tenant.tenant_id, 1, load, value_number=2)])
+            connection.execute("BEGIN")
+            connection.execute("SELECT pg_current_xact_id()")
+            assert flush(connection) == 0  # it waited in vain
+            assert after() == before
+            connection.execute("COMMIT")
+
+
+def test_an_enormous_transaction_is_flushed_without_a_list_of_its_hot_rows(database: Database) -> None:
+    tenant = make_tenant(database, auto_register=True)
+    cpu, load = tenant.attributes["cpu"], tenant.attributes["load"]
+    path = ROOT / "sql" / "functions" / "eav" / "flush_lanes.v1.sql"
+    text = path.read_text()
+    assert text.count("c_places CONSTANT bigint := 1000000;") == 1
+    with database.session() as connection:
+        connection.execute(
+            text.replace("c_places CONSTANT bigint := 1000000;", "c_places CONSTANT bigint := 3;").encode()
+        )
+        copy(
+            connection,
+            [
+                Row(None, None, tenant.tenant_id, 1, cpu, NOW, value_number=1),
+                Row(None, None, tenant.tenant_id, 1, cpu, NOW + minutes(1), value_text="no number"),
+                Row(None, None, tenant.tenant_id, 2, load, NOW, value_number=2),
+                Row(None, None, tenant.tenant_id, 77, cpu, NOW, value_number=3),
+                Row(None, None, tenant.tenant_id, 3, None, NOW, attribute="cpu", value_number=4),
+            ],
+        )
+        assert flush(connection) == 5
+        assert connection.execute(
+            "SELECT entity_id, (hot_attrs || hot_volatile)->'cpu' FROM eav.entity_jsonb ORDER BY entity_id"
+        ).fetchall() == [(1, 1), (3, 4), (77, 3)]
+    assert stored(database) == [1, 2, 3, 4]
+    assert rejected(database) == {"wrong_type": 1}

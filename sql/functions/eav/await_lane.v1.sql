@@ -1,5 +1,5 @@
 CREATE OR REPLACE FUNCTION eav.await_lane(p_lane integer)
-RETURNS boolean
+RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -13,14 +13,13 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock(6644086, p_lane);
     PERFORM set_config('lock_timeout', v_setting, true);
-    RETURN true;
 EXCEPTION
-    WHEN lock_not_available THEN
-        RETURN false;
+    WHEN lock_not_available OR deadlock_detected THEN
+        NULL; -- it is not ours, and nothing depends on that
 END;
 $$;
 
 COMMENT ON FUNCTION eav.await_lane(integer) IS
-'Until the transaction ends, no other flush moves rows of this lane. Waits for one under way, but not for long: false if it has not ended by then.';
+'Until the transaction ends, no other flush moves rows of this lane. Waits for one under way, or for who asks for a position there, but not for long, and then goes without.';
 
 REVOKE ALL ON FUNCTION eav.await_lane(integer) FROM PUBLIC;

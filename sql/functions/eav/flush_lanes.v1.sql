@@ -30,14 +30,16 @@ DECLARE
     c_enough CONSTANT bigint := 10000;
     c_patience CONSTANT interval := interval '1 second';
     c_ahead CONSTANT interval := interval '5 minutes';
+    -- More than any limit: only one enormous transaction has more, and arrays end at 1 GB.
+    c_places CONSTANT bigint := 1000000;
     v_now CONSTANT timestamptz := clock_timestamp();
     v_lanes integer[] := ARRAY[]::integer[];
     v_lane integer;
     v_long boolean;
     v_recent boolean;
     v_some_long boolean := false;
-    v_locked integer;
-    v_waited boolean := false;
+    v_locked integer[];
+    v_awaited integer;
     v_share bigint;
     v_snapshot pg_snapshot;
     v_through xid8;
@@ -83,11 +85,11 @@ DECLARE
     v_new_through xid8;
     v_new_except xid8[];
 BEGIN
-    -- Another flusher that has all there is does not keep it: who finds nothing waits for one of its lanes, and so has
-    -- it before the other can take both again.
+    -- Another flusher that has all there is does not keep it: who finds nothing waits for one of its lanes, once, and
+    -- so has it before the other can take both again.
     LOOP
         v_lanes := ARRAY[]::integer[];
-        v_locked := NULL;
+        v_locked := ARRAY[]::integer[];
         -- Lanes nobody else is flushing, until there is enough to do, so that two flushers share them: the short ones
         -- first, so that none waits for another's backlog, then long ones; of each kind those whose turn is longest ago.
         -- Whatever the short ones hold, a long one has its turn every second.
@@ -108,12 +110,12 @@ BEGIN
             ) AS l
             LEFT JOIN eav.staging_marker AS k ON l.lane = k.lane
             WHERE l.bytes > 0
-            ORDER BY 2, k.flushed_at NULLS FIRST, random()
+            ORDER BY l.lane IS DISTINCT FROM v_awaited, 2, k.flushed_at NULLS FIRST, random()
         LOOP
             CONTINUE WHEN NOT v_long AND v_available >= least(c_enough, 4::bigint * p_limit);
             EXIT WHEN v_long AND v_available >= p_limit AND (v_recent OR v_some_long);
             IF NOT pg_try_advisory_xact_lock(6644086, v_lane) THEN
-                v_locked := coalesce(v_locked, v_lane);
+                v_locked := v_locked || v_lane;
                 CONTINUE;
             END IF;
             v_lanes := v_lanes || v_lane;
@@ -147,9 +149,11 @@ BEGIN
             v_available := v_available + v_count;
             v_some_long := v_some_long OR (v_long AND v_count > 0);
         END LOOP;
-        EXIT WHEN v_available > 0 OR v_locked IS NULL OR v_waited OR p_only IS NOT NULL;
-        EXIT WHEN NOT eav.await_lane(v_locked);
-        v_waited := true;
+        EXIT WHEN v_available > 0 OR v_awaited IS NOT NULL OR p_only IS NOT NULL;
+        -- Of a higher number than those it has: two that wait for each other would both wait in vain.
+        v_awaited := (SELECT l FROM unnest(v_locked) AS l WHERE l > ALL(v_lanes) ORDER BY random() LIMIT 1);
+        EXIT WHEN v_awaited IS NULL;
+        PERFORM eav.await_lane(v_awaited);
     END LOOP;
     IF cardinality(v_lanes) = 0 THEN
         RETURN 0;
@@ -172,7 +176,7 @@ BEGIN
     END LOOP;
 
     -- What they are, as SQL. Where the rows of finished transactions lie does not change any more: only those
-    -- blocks are read, four times.
+    -- blocks are read, three times, and exceptions and hot rows by their place once more.
     SELECT
         string_agg(
             format(
@@ -258,10 +262,15 @@ BEGIN
             INNER JOIN eav.tenants AS t ON u.tenant_id = t.tenant_id AND t.auto_register
             ORDER BY u.tenant_id, u.entity_id
             ON CONFLICT (tenant_id, entity_id) DO NOTHING;
-            SELECT array_agg(u.tenant_id), array_agg(u.entity_id)
-            INTO v_unknown_tenants, v_unknown_entities
-            FROM unnest(v_unknown_tenants, v_unknown_entities) AS u (tenant_id, entity_id)
-            WHERE NOT EXISTS (SELECT FROM eav.entities AS e WHERE e.tenant_id = u.tenant_id AND e.entity_id = u.entity_id);
+            -- EXECUTE: no plan of it is kept that was made for another number of them.
+            PERFORM eav.prefer_join(cardinality(v_unknown_entities), 'eav.entities');
+            EXECUTE
+                $sql$
+                SELECT array_agg(u.tenant_id), array_agg(u.entity_id)
+                FROM unnest($1, $2) AS u (tenant_id, entity_id)
+                WHERE NOT EXISTS (SELECT FROM eav.entities AS e WHERE e.tenant_id = u.tenant_id AND e.entity_id = u.entity_id)
+                $sql$
+            INTO v_unknown_tenants, v_unknown_entities USING v_unknown_tenants, v_unknown_entities;
             IF v_unknown_tenants IS NOT NULL THEN
                 v_unknown_check := '(r.tenant_id, r.entity_id) IN (SELECT u.t, u.e FROM unnest($3, $4) AS u (t, e))';
             END IF;
@@ -286,7 +295,7 @@ BEGIN
                     r.source_offset,
                     r.slot,
                     r.at,
-                    a.is_hot,
+                    a.is_hot AND $5 AS is_hot,
                     r.reason IS NOT NULL
                     OR eav.reject_reason(
                         r.observed_at, r.value_number, r.value_text, r.value_bool, r.value_time, a.data_type,
@@ -306,7 +315,7 @@ BEGIN
             GROUP BY j.source_id
             $sql$,
             v_unknown_check, v_rows
-        ) USING v_starts_at, v_ends_at, v_unknown_tenants, v_unknown_entities
+        ) USING v_starts_at, v_ends_at, v_unknown_tenants, v_unknown_entities, v_planned <= c_places
         LOOP
             v_total := v_total + v_count;
             v_sources := v_sources || v_source;
@@ -321,6 +330,8 @@ BEGIN
     IF v_total > 0 AND NOT p_quarantine THEN
         IF v_slots IS NOT NULL THEN
             v_not_exceptions := ' WHERE NOT EXISTS (SELECT FROM unnest($1, $2) AS x (slot, at) WHERE x.slot = r.slot AND x.at = r.at)';
+            -- Of both the planner expects a handful, and would compare each with each.
+            PERFORM set_config('enable_hashjoin', 'on', true), set_config('enable_nestloop', 'off', true);
         END IF;
         EXECUTE format(
             $sql$
@@ -341,10 +352,17 @@ BEGIN
             INTO v_stored, v_rejected, v_stored_slots, v_stored_ctids
             FROM eav.flush_exceptions(v_slots, v_ctids, v_starts_at, v_ends_at) AS e;
         END IF;
-        PERFORM eav.prefer_join(cardinality(v_hot_slots), 'eav.attributes');
-        PERFORM eav.flush_hot(
-            eav.staged_rows(v_hot_slots), v_hot_slots, v_hot_ctids, v_stored_slots, v_stored_ctids
-        );
+        IF v_planned <= c_places THEN
+            PERFORM eav.prefer_join(coalesce(cardinality(v_hot_slots), 0), 'eav.attributes');
+            PERFORM eav.flush_hot(
+                eav.staged_rows(v_hot_slots), v_hot_slots, v_hot_ctids, v_stored_slots, v_stored_ctids
+            );
+        ELSE
+            PERFORM eav.flush_hot(
+                format('SELECT r.* FROM (%s) AS r %s', v_rows, v_not_exceptions), v_slots, v_ctids,
+                v_stored_slots, v_stored_ctids
+            );
+        END IF;
     END IF;
 
     -- The books must balance, or nothing happened.
