@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
 def common(command: argparse.ArgumentParser) -> None:
     """Options of what measures in rounds."""
     command.add_argument("--quick", action="store_true", help="small sizes: under three minutes")
-    command.add_argument("--rounds", type=int, default=3, help="the median counts (default 3)")
+    command.add_argument("--rounds", type=int, help="the median counts (default 3, with --quick 2)")
     command.add_argument(
         "--set",
         dest="sizes",
@@ -127,6 +127,8 @@ def common(command: argparse.ArgumentParser) -> None:
 def sizes_of(options: argparse.Namespace) -> Sizes:
     """The sizes that the options ask for. Raises LocalError."""
     sizes = QUICK if options.quick else FULL
+    if options.rounds is None:
+        options.rounds = 2 if options.quick else 3
     if options.rounds < 1:
         raise LocalError(f"python -m bench: --rounds must be 1 or more, got {options.rounds}")
     for setting in options.sizes:
