@@ -160,7 +160,7 @@ def test_telemetry_of_this_host_is_what_ingest_takes(
     telemetry_of = (
         "telemetry",
         "--seconds",
-        "0.2",
+        "1",  # two samples, also of a busy host
         "--every",
         "0.1",
         "--tenant",
@@ -180,10 +180,7 @@ def test_telemetry_of_this_host_is_what_ingest_takes(
     assert types == {name: data_type for name, (data_type, _, _) in telemetry.ATTRIBUTES.items()}
     me = psutil.Process()
     mine = telemetry.entity_id(me.pid, me.create_time())
-    # One sample at least: a busy host takes longer for it than it was given for two.
-    values = database.one("SELECT count(*) FROM eav.entity_values_ts WHERE entity_id = %s", mine)
-    assert values > 0
-    assert values % 7 == 0
+    assert database.one("SELECT count(*) FROM eav.entity_values_ts WHERE entity_id = %s", mine) >= 14
     assert jobs("telemetry", "--tenant", "nobody") == 1
     assert "there is no tenant 'nobody'" in error(capsys)
 

@@ -228,37 +228,6 @@ def test_two_flushers_share_a_backlog_of_several_lanes(database: Database) -> No
     assert stored(database) == list(range(400))
 
 
-@pytest.mark.parametrize(("rows", "reads_all"), [(400, False), (4000, True)])
-def test_the_catalogue_is_read_if_that_is_cheaper_than_looking_up(
-    database: Database, rows: int, reads_all: bool
-) -> None:
-    tenant = make_tenant(database)
-    with database.session() as connection:
-        (first,) = connection.execute(
-            "WITH made AS ("
-            " INSERT INTO eav.attributes (tenant_id, name, data_type)"
-            " SELECT %s, 'a' || n, 'number' FROM generate_series(1, 4000) AS n RETURNING attribute_id"
-            ") SELECT min(attribute_id) FROM made",
-            (tenant.tenant_id,),
-        ).fetchone() or (0,)
-        connection.execute("ANALYZE eav.attributes, eav.entities")
-        copy(
-            connection,
-            [
-                Row(None, None, tenant.tenant_id, 1, first + number % 4000, value_number=number)
-                for number in range(rows)
-            ],
-        )
-        connection.execute("BEGIN")
-        assert flush(connection) == rows
-        scans = scalar(
-            connection,
-            "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'eav.attributes'::regclass",
-        )
-        connection.execute("COMMIT")
-    assert scans == int(reads_all)
-
-
 def test_a_flusher_that_finds_all_taken_waits_for_its_share(database: Database) -> None:
     tenant = make_tenant(database)
     origins = [source(database, f"device-{n}") for n in range(2)]

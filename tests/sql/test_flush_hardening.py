@@ -334,6 +334,30 @@ def big_catalogue(connection: Connection, tenant_id: int, attributes: int) -> in
     return int(first)
 
 
+@pytest.mark.parametrize(("rows", "reads_all"), [(400, False), (4000, True)])
+def test_the_catalogue_is_read_if_that_is_cheaper_than_looking_up(
+    database: Database, rows: int, reads_all: bool
+) -> None:
+    tenant = make_tenant(database)
+    with database.session() as connection:
+        first = big_catalogue(connection, tenant.tenant_id, 3000)
+        copy(
+            connection,
+            [
+                Row(None, None, tenant.tenant_id, 1, first + number % 3000, value_number=number)
+                for number in range(rows)
+            ],
+        )
+        connection.execute("BEGIN")
+        assert flush(connection) == rows
+        scans = scalar(
+            connection,
+            "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'eav.attributes'::regclass",
+        )
+        connection.execute("COMMIT")
+    assert scans == int(reads_all)
+
+
 def test_exceptions_beside_a_big_catalogue_are_not_compared_one_by_one(database: Database) -> None:
     """Where attributes are looked up one by one, 20 000 rows and 20 000 exceptions were too: 400 M comparisons."""
     tenant = make_tenant(database)
