@@ -3,6 +3,8 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 PYTHON_VENV := .venv/bin/python
+# Where it is set, each of hundreds of programs would compile all that it imports, for up to two seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The folders of Python code; mypy refuses one that holds none yet.
 PACKAGES := $(foreach folder,jobs local migrations bench tests,$(if $(shell find $(folder) -name '*.py' 2>/dev/null | head -1),$(folder)))

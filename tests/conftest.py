@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
@@ -20,7 +23,28 @@ from psycopg import sql
 from local.server import Server, test_server
 
 ROOT = Path(__file__).resolve().parent.parent
+MEMORY, MEMORY_NEEDED = Path("/dev/shm"), 4 * 2**30  # noqa: S108  (what is made there has names of its own)
 Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def use_memory() -> None:
+    """Keep temporary files, servers' data among them, in memory if there is plenty and TMPDIR names no other place.
+
+    Each test's database is made of 750 files and dropped. Where ext4 looks for a free inode it passes over all that
+    were freed in the last minutes, which is a quarter of what the whole suite takes.
+    """
+    if "TMPDIR" not in os.environ and os.path.ismount(MEMORY) and os.access(MEMORY, os.W_OK | os.X_OK):
+        free = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
+        if free >= MEMORY_NEEDED:
+            os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+use_memory()
+
+
+def pytest_report_header() -> str:
+    """Says where."""
+    return f"temporary files: {tempfile.gettempdir()}"
 
 
 @dataclass(frozen=True)

@@ -174,11 +174,12 @@ class Load:
     def settle(self, database: Database | None = None) -> None:
         """After the run: every producer sends again what was lost, and all is flushed."""
         database = database or self.database
-        with database.session() as connection:
-            connection.execute("SET lock_timeout = '10s'")
+        with database.session("eav_ingest") as ingester, database.session("eav_jobs") as flusher:
+            for connection in (ingester, flusher):
+                connection.execute("SET lock_timeout = '10s'")
             for producer in self.producers:
-                producer.resume(connection)
-            while self._flush(connection, 50_000):
+                producer.resume(ingester)
+            while self._flush(flusher, 50_000):
                 pass
 
     def check(self, database: Database | None = None) -> None:
@@ -207,7 +208,9 @@ class Load:
                 [offset for offset in sent if offset % BAD_EVERY == 0],
             )
             position = database.one("SELECT eav.ingest_position(%s, %s)", producer.source, producer.partition)
-            assert position == producer.sent
+            assert position == producer.sent, (
+                f"partition {number}: the position is {position}, {producer.sent} were sent"
+            )
         assert set(stored) <= {producer.number for producer in self.producers}
         hot = {
             entity_id: int(value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Connection, Database
+from tests.jobs.waiting import until, waits_for
 from tests.sql.staging import NOW, Row, Tenant, copy, drain, flush, make_tenant, minutes, scalar
 
 
@@ -262,6 +265,78 @@ def test_flushers_that_meet_on_the_same_entities_do_not_deadlock(database: Datab
         other.join()
         assert moved == [10]
         assert hot(first, tenant.tenant_id) == {entity: {"cpu": 1} for entity in range(1, 11)}
+
+
+@dataclass(frozen=True)
+class Ring:
+    """An application that sets values of several entities in one transaction, in an order of its own."""
+
+    tenant: Tenant
+    application: Connection
+    other: Connection
+    database: Database
+
+    def take(self, entity: int) -> None:
+        self.application.execute(
+            "SELECT eav.upsert_hot_attrs(%s, %s, %s)", (self.tenant.tenant_id, entity, '{"mem": 1}')
+        )
+
+    def value(self, name: str, entity: int) -> Row:
+        attribute = self.tenant.attributes[name]
+        return Row(None, None, self.tenant.tenant_id, entity, attribute, NOW, value_number=7)
+
+    def close(self, query: str, *, has: int) -> int:
+        """`query` waits for the application, which then takes an entity that `query` has; what `query` answers."""
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(scalar, self.other, query)
+            until(waits_for(self.database, self.other.info.backend_pid))
+            self.take(has)
+            self.application.execute("COMMIT")
+            return int(answer.result(60))
+
+
+@pytest.fixture
+def ring(database: Database) -> Iterator[Ring]:
+    tenant = make_tenant(database, attributes=(("cpu", "number", True, "{}"), ("mem", "number", True, "{}")))
+    with database.session() as application, database.session() as other:
+        # It is the other one that finds the ring, and is ended for it.
+        application.execute("SET deadlock_timeout = '30s'")
+        other.execute("SET deadlock_timeout = '2s'")
+        application.execute("BEGIN")
+        yield Ring(tenant, application, other, database)
+
+
+def test_a_flush_gives_way_to_who_takes_entities_in_another_order(ring: Ring) -> None:
+    copy(ring.other, [ring.value("cpu", entity) for entity in (1, 2)])
+    ring.take(2)
+    assert ring.close("SELECT eav.stage_flush()", has=1) == 2
+    assert hot(ring.other, ring.tenant.tenant_id) == {entity: {"cpu": 7, "mem": 1} for entity in (1, 2)}
+    assert ring.database.one("SELECT count(*) FROM eav.entity_values_ts") == 2
+
+
+@pytest.fixture
+def unprojected(ring: Ring) -> Ring:
+    """The history has a cpu of entity 2, and then a mem of entity 1, which the application has."""
+    copy(ring.other, [ring.value("cpu", 2), ring.value("mem", 1)])
+    assert flush(ring.other) == 2
+    ring.other.execute("DELETE FROM eav.entity_jsonb")
+    ring.take(1)
+    return ring
+
+
+def test_the_safety_net_gives_way_too(unprojected: Ring) -> None:
+    assert unprojected.close("SELECT eav.reconcile_hot_attrs('-infinity')", has=2) == 1
+    assert hot(unprojected.other, unprojected.tenant.tenant_id) == {1: {"mem": 1}, 2: {"cpu": 7, "mem": 1}}
+
+
+def test_a_portion_of_the_safety_net_keeps_no_entity_while_it_begins_again(unprojected: Ring) -> None:
+    portion = "SELECT eav.reconcile_hot_portion(NULL, interval '1 hour')"
+    # Not the one that the application has, which comes with the next attribute.
+    assert scalar(unprojected.other, portion) == 1
+    assert hot(unprojected.other, unprojected.tenant.tenant_id) == {2: {"cpu": 7}}
+    unprojected.application.execute("ROLLBACK")
+    assert scalar(unprojected.other, portion) == 1
+    assert hot(unprojected.other, unprojected.tenant.tenant_id) == {1: {"mem": 7}, 2: {"cpu": 7}}
 
 
 def test_switching_hot_is_queued(database: Database) -> None:

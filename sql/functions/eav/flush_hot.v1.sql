@@ -1,4 +1,4 @@
--- lint: ignore-file dynamic-sql: the rows come from queries that eav.staged_rows or eav.flush_lanes built of slots that exist
+-- lint: ignore-file dynamic-sql: the rows come from queries that eav.staged_rows or eav.flush_lanes has built
 -- lint: ignore-file plpgsql-check-performance: VOLATILE it is, it calls eav.merge_hot
 CREATE OR REPLACE FUNCTION eav.flush_hot(
     p_rows text, p_slots oid[], p_ctids tid[], p_stored_slots oid[], p_stored_ctids tid[]

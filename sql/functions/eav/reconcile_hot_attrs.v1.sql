@@ -1,10 +1,25 @@
 CREATE OR REPLACE FUNCTION eav.reconcile_hot_attrs(p_since timestamptz DEFAULT now() - interval '2 hours')
 RETURNS bigint
-LANGUAGE sql
+LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT eav.reconcile_hot_portion(coalesce(p_since, '-infinity'));
+DECLARE
+    c_attempts CONSTANT integer := 5;
+BEGIN
+    -- It goes over the entities again for each attribute and keeps those it has corrected: one that a flush has, which
+    -- waits for one of these, makes a ring. Giving all of them back ends it.
+    FOR v_attempt IN 1..c_attempts LOOP
+        BEGIN
+            RETURN eav.reconcile_hot_portion(coalesce(p_since, '-infinity'));
+        EXCEPTION
+            WHEN deadlock_detected THEN
+                IF v_attempt = c_attempts THEN
+                    RAISE;
+                END IF;
+        END;
+    END LOOP;
+END;
 $$;
 
 COMMENT ON FUNCTION eav.reconcile_hot_attrs(timestamptz) IS

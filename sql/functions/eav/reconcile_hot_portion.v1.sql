@@ -13,7 +13,9 @@ DECLARE
     v_next bigint;
     v_swept record;
     v_changed bigint := 0;
-    v_worked boolean := false; -- something of it in every call, however short
+    -- Something of it in every call, however short. And no other pass over the entities once some are corrected: those stay
+    -- ours until the transaction ends, and a flush that has one before them, where that pass begins, may wait for them.
+    v_ended boolean := false;
 BEGIN
     -- As a flush does: an attribute that turns cold waits until nobody goes by what it was.
     PERFORM eav.lock_catalog(false);
@@ -36,8 +38,7 @@ BEGIN
         v_round.told := false;
     END IF;
     -- Attribute by attribute, one range of time of each.
-    WHILE v_round.attribute_id IS NOT NULL AND (NOT v_worked OR clock_timestamp() < v_until OR p_since IS NOT NULL) LOOP
-        v_worked := true;
+    WHILE v_round.attribute_id IS NOT NULL AND NOT v_ended LOOP
         SELECT min(a.attribute_id) INTO v_next
         FROM eav.attributes AS a
         WHERE a.is_hot AND a.attribute_id > v_round.attribute_id;
@@ -45,11 +46,10 @@ BEGIN
             v_changed := v_changed + eav.merge_history(v_next, v_round.since, 'infinity');
         END IF;
         v_round.attribute_id := v_next;
+        v_ended := p_since IS NULL AND (v_changed > 0 OR clock_timestamp() >= v_until);
     END LOOP;
     -- Then what should not be there, entity by entity.
-    WHILE v_round.attribute_id IS NULL AND v_round.finished_at IS NULL
-        AND (NOT v_worked OR clock_timestamp() < v_until OR p_since IS NOT NULL) LOOP
-        v_worked := true;
+    WHILE v_round.attribute_id IS NULL AND v_round.finished_at IS NULL AND NOT v_ended LOOP
         SELECT s.o_last, s.o_changed INTO v_swept FROM eav.sweep_hot(v_round.tenant_id, v_round.entity_id, 2000) AS s;
         v_changed := v_changed + v_swept.o_changed;
         IF v_swept.o_last IS NOT NULL THEN
@@ -60,6 +60,7 @@ BEGIN
             v_round.entity_id := c_before_all;
             v_round.finished_at := CASE WHEN v_next IS NULL THEN clock_timestamp() END;
         END IF;
+        v_ended := p_since IS NULL AND clock_timestamp() >= v_until;
     END LOOP;
     UPDATE eav.hot_reconcile
     SET
