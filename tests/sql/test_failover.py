@@ -96,7 +96,8 @@ class Chain:
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[Chain]:
-    with migrated_cluster() as first, ExitStack() as folders:
+    # A primary that was killed does not start again, to clear its shared memory: here that goes with its folder.
+    with migrated_cluster(dynamic_shared_memory_type="mmap") as first, ExitStack() as folders:
         yield Chain(first, folders)
 
 

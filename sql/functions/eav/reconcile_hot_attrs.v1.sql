@@ -5,20 +5,24 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    c_attempts CONSTANT integer := 5;
+    v_attempts integer := 5;
+    v_changed bigint;
 BEGIN
     -- It goes over the entities again for each attribute and keeps those it has corrected: one that a flush has, which
     -- waits for one of these, makes a ring. Giving all of them back ends it.
-    FOR v_attempt IN 1..c_attempts LOOP
+    LOOP
         BEGIN
-            RETURN eav.reconcile_hot_portion(coalesce(p_since, '-infinity'));
+            v_changed := eav.reconcile_hot_portion(coalesce(p_since, '-infinity'));
+            EXIT;
         EXCEPTION
             WHEN deadlock_detected THEN
-                IF v_attempt = c_attempts THEN
+                v_attempts := v_attempts - 1;
+                IF v_attempts = 0 THEN
                     RAISE;
                 END IF;
         END;
     END LOOP;
+    RETURN v_changed;
 END;
 $$;
 
