@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import docs, report
+from bench import docs, pictures, report
 from bench.run import ROWS, chosen, completed, run
 from bench.server import running
 from bench.sizes import FULL, QUICK, Sizes, check_disk
@@ -176,11 +176,12 @@ def table_command(options: argparse.Namespace) -> int:
         result = completed(result, earlier)
     result["about"]["quick"] = bool(options.quick)
     path = docs.write_result("table", result, options.output)
+    pictures.draw_table(result, path.with_suffix(".svg"))
     if options.json:
         print(json.dumps(result, indent=1, ensure_ascii=False))
     else:
         report.show(result, Console(width=None if sys.stdout.isatty() else 160))
-        print(f"JSON: {path}; for docs/benchmarks.md: python -m bench docs")
+        print(f"JSON: {path}, with an SVG beside it; for docs/benchmarks.md: python -m bench docs")
     return 1 if any("failed" in row for row in result["rows"]) else 0
 
 

@@ -29,6 +29,7 @@ from local.errors import LocalError
 
 ROWS: Final = (1_000_000, 10_000_000, 50_000_000)
 ENTITIES: Final = (200_000, 2_000_000, 5_000_000)
+VARIED: Final = ("staged", "history", "entities")
 QUICK_ROWS: Final = (100_000, 300_000, 1_000_000)
 QUICK_ENTITIES: Final = (20_000, 50_000, 100_000)
 
@@ -376,10 +377,13 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]
     said = [f"* {sentence}" for sentence in result["says"]]
     absent = [f"* Not measured: {reason}." for reason in result["left_out"]]
-    beside = "".join(
-        f" Points of other sizes are those measured {about['date']} at commit {about['commit']}."
-        for about in result.get("with", ())
-    )
+    # The sizes that vary are in the table.
+    fixed = {name: size for name, size in result["about"].get("sizes", {}).items() if name not in VARIED}
+    others = dict.fromkeys(f"{about['date']} at commit {about['commit']}" for about in result.get("with", ()))
+    beside = f" Other points were measured {', '.join(others)}." if others else ""
     return "\n".join(
-        [report.machine(result["about"]) + beside, "", *lines, "", "What they say:", "", *said, *absent]
-    )
+        [
+            report.machine({**result["about"], "sizes": fixed}) + beside,
+            "", *lines, "", "What they say:", "", *said, *absent,
+        ]
+    )  # fmt: skip

@@ -119,8 +119,10 @@ def machine(about: Mapping[str, Any]) -> str:
     )
     settings = ", ".join(f"{name} {value}" for name, value in about["settings"].items())
     sizes = ", ".join(f"{name} {value:,}" for name, value in about.get("sizes", {}).items())
+    seconds = about.get("seconds", 0)
+    took = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
     return (
-        f"{kind}Measured {about['date']} at commit {about['commit']}, in {about.get('seconds', 0) / 60:.0f} minutes:"
+        f"{kind}Measured {about['date']} at commit {about['commit']}, in {took}:"
         f" PostgreSQL {about['postgresql']}, {about['cores']} cores of {about['cpu']}, {about['memory_gib']} GiB,"
         f" load average at the start {about['load_average_at_start'][0]}. Medians of {about.get('rounds', 1)} rounds."
         f" Settings: {settings}." + (f" Sizes: {sizes}." if sizes else "")

@@ -24,6 +24,7 @@ from psycopg import sql
 from bench.sizes import Sizes
 from local.cluster import Cluster, temporary_cluster
 from local.errors import LocalError
+from local.server import become
 from local.settings import Value
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +56,6 @@ class Bench:
     sizes: Sizes
     rounds: int
     say: Say
-    seed: int = 1
     _made: set[str] = field(default_factory=set)
 
     def url(self, database: str) -> str:
@@ -66,7 +66,7 @@ class Bench:
         """A new autocommit connection, with the rights of `role` if given."""
         connection = psycopg.connect(self.url(database), autocommit=True, **options)
         if role is not None:
-            connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
+            become(connection, role)
         return connection
 
     def create_database(self, name: str, template: str = TEMPLATE) -> None:

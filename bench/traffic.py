@@ -404,10 +404,16 @@ def repeating(world: World, step: Callable[[Connection], Any], pause: float) -> 
 
     thread = threading.Thread(target=loop, daemon=True)
     thread.start()
+    problem: LocalError | None = None
     try:
         yield
+    except LocalError as error:
+        problem = error
     finally:
         stop.set()
         thread.join(60)
+    # What went wrong here is why nothing came out there.
     if failures:
-        raise failures[0]
+        raise failures[0] from problem
+    if problem is not None:
+        raise problem

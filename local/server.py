@@ -11,7 +11,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
+
+import psycopg
+from psycopg import sql
 
 from local import database_url, docker, packages, sharing
 from local.cluster import Cluster, start_on_free_port
@@ -36,6 +39,18 @@ class Server:
     """Ends the server, data kept; does nothing to one that is not ours (DATABASE_URL)."""
     cluster: Cluster | None = None
     """The cluster behind it, if it runs on server programs of this machine."""
+
+
+def become(connection: psycopg.Connection[Any], role: str) -> None:
+    """Be `role` on a superuser's connection as if it had logged in: with its settings, which a switch leaves out."""
+    settings = connection.execute(
+        "SELECT split_part(s, '=', 1), substr(s, strpos(s, '=') + 1) FROM pg_roles, unnest(rolconfig) AS s"
+        " WHERE rolname = %s",
+        [role],
+    ).fetchall()
+    for setting in settings:
+        connection.execute("SELECT set_config(%s, %s, false)", setting)
+    connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
 
 
 def say_on_stderr(line: str) -> None:

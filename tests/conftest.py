@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -20,23 +21,31 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from local.server import Server, test_server
+from local.server import Server, become, test_server
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY, MEMORY_NEEDED = Path("/dev/shm"), 4 * 2**30  # noqa: S108  (what is made there has names of its own)
+CGROUP = Path("/sys/fs/cgroup")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def use_memory() -> None:
-    """Keep temporary files, servers' data among them, in memory if there is plenty and TMPDIR names no other place.
+    """Keep temporary files, servers' data among them, in memory if there is plenty and nobody has named a place.
 
     Each test's database is made of 750 files and dropped. Where ext4 looks for a free inode it passes over all that
     were freed in the last minutes, which is a quarter of what the whole suite takes.
     """
-    if "TMPDIR" not in os.environ and os.path.ismount(MEMORY) and os.access(MEMORY, os.W_OK | os.X_OK):
-        free = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
-        if free >= MEMORY_NEEDED:
-            os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+    # Workers of one run share a server, so they go where the first process has decided.
+    if {"TMPDIR", "TEMP", "TMP", "PYTEST_XDIST_WORKER"} & os.environ.keys() or not os.path.ismount(MEMORY):
+        return
+    # In a container it is small, if nobody asked for more, and may be no place for scripts, which some tests write.
+    usable = os.access(MEMORY, os.W_OK | os.X_OK) and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    free = [shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available]
+    with contextlib.suppress(OSError, ValueError):  # no such limit: no such file, or "max"
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free.append(limit - used)
+    if usable and min(free) >= MEMORY_NEEDED:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
 use_memory()
@@ -57,7 +66,7 @@ class Database:
         """A new autocommit connection, logged in as `role` as far as the server can tell."""
         connection = psycopg.connect(self.url, autocommit=True, **options)
         if role is not None:
-            connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
+            become(connection, role)
         return connection
 
     @contextmanager

@@ -22,7 +22,7 @@ class Migrate(Row):
 
     def lines(self) -> Sequence[Line]:
         """By itself."""
-        return (Line("`alembic upgrade head` from empty", "ours", "s", bar=at_most(20)),)
+        return (Line("`alembic upgrade head` from empty", "ours", "s", bar=at_most(10)),)
 
     def _migrate(self) -> Figures:
         self.bench.create_database(DATABASE, "template0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -123,6 +123,49 @@ def test_a_failed_step_ends_the_run_and_keeps_the_steps_before(probe: Database) 
         assert recorded(probe) == [("failed", 20, "on purpose (P0001)", False)]
         assert locks(probe) == 0
         assert call(connection) > 0
+
+
+@pytest.fixture
+def meeting(probe: Database) -> Callable[[int], None]:
+    """Makes the next so many steps end as one does that PostgreSQL chose out of a ring."""
+
+    def make(times: int) -> None:
+        probe.all("SELECT setval('probe.ended', 1, false)")
+        with probe.session() as connection:
+            connection.execute(
+                f"""
+                CREATE OR REPLACE FUNCTION probe.step() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN
+                    INSERT INTO probe.calls DEFAULT VALUES;
+                    IF nextval('probe.ended') <= {times} THEN RAISE deadlock_detected; END IF;
+                    RETURN 10;
+                END $$
+            """.encode()
+            )
+
+    with probe.session() as connection:
+        connection.execute("CREATE SEQUENCE probe.ended; GRANT ALL ON probe.ended TO eav_jobs")
+    return make
+
+
+def test_a_step_that_a_deadlock_ends_is_done_again(probe: Database, meeting: Callable[[int], None]) -> None:
+    meeting(4)
+    with probe.session("eav_jobs") as connection:
+        call(connection)
+    assert recorded(probe) == [("ok", 10, None, False)]
+    assert probe.one("SELECT count(*) FROM probe.calls") == 1
+
+
+def test_not_for_ever(probe: Database, meeting: Callable[[int], None]) -> None:
+    meeting(1000)
+    with (
+        probe.session("eav_jobs") as connection,
+        pytest.raises(psycopg.errors.RaiseException, match="5 times in a row: deadlock_detected"),
+    ):
+        call(connection)
+    ((status, rows, error, open_),) = recorded(probe)
+    assert (status, rows, open_) == ("failed", 0, False)
+    assert "40P01" in error
+    assert locks(probe) == 0
 
 
 def test_a_timeout_is_recorded(probe: Database) -> None:

@@ -162,6 +162,17 @@ def test_offsets_that_jump_are_a_gap_that_somebody_must_accept(jobs: Jobs, datab
     assert (hole["source"], hole["missing"], hole["last_offset"]) == ("given", 2, 20)
 
 
+def test_a_source_that_begins_too_late_is_a_gap(jobs: Jobs, database: Database) -> None:
+    with pytest.raises(GapError, match=r"lines 1 to 4 are missing.*--accept-gap"):
+        take(database, Given(batch(5, 10, "a")))
+    take(database, Given(batch(1, 10, "a")))
+    with pytest.raises(GapError, match=r"lines 11 to 14 are missing.*--accept-gap"):
+        take(database, Given(batch(15, 20, "b")))
+    assert gaps(database) == []
+    assert take(database, Given(batch(15, 20, "b")), accept_gap=True).last == 20
+    assert gaps(database) == [("7", 10, "11", "14")]
+
+
 def test_offsets_that_come_again_are_refused(jobs: Jobs, database: Database) -> None:
     with pytest.raises(JobsError, match="line 10 came again behind line 10"):
         take(database, Given(batch(1, 10, "a"), batch(10, 20, "b")), accept_gap=True)

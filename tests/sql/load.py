@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import psycopg
-from psycopg import sql
 
 from jobs.db import lost
+from local.server import become
 from tests.conftest import Connection, Database
 from tests.jobs.waiting import until
 from tests.sql.staging import NOW, Row, copy, flush, scalar
@@ -126,7 +126,7 @@ class Load:
         """Waits for no server: raises OperationalError if there is none now."""
         connection = self.database.connect(connect_timeout=5)
         try:
-            connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
+            become(connection, role)
         except BaseException:
             connection.close()
             raise

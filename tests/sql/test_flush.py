@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.conftest import ROOT, Connection, Database
-from tests.jobs.waiting import until
+from tests.jobs.waiting import until, waits_for
 from tests.sql.staging import (
     NOW,
     Row,
@@ -492,7 +492,7 @@ def test_position_waits_for_a_flush_that_is_moving_the_rows(database: Database) 
     """Between reading the checkpoint and reading the slots, TRUNCATE would make rows invisible in both."""
     tenant = make_tenant(database)
     origin = source(database)
-    with database.session() as flusher, database.session() as asker, database.session() as watcher:
+    with database.session() as flusher, database.session() as asker:
         copy(flusher, [Row(origin, 7, tenant.tenant_id, 1, tenant.attributes["cpu"], value_number=7)], origin)
         flusher.execute("BEGIN")
         assert flush(flusher) == 1
@@ -501,10 +501,7 @@ def test_position_waits_for_a_flush_that_is_moving_the_rows(database: Database) 
             target=lambda: answers.append(scalar(asker, "SELECT eav.ingest_position('events.ndjson')"))
         )
         asking.start()
-        while scalar(watcher, "SELECT pg_blocking_pids(%s)", asker.info.backend_pid) != [
-            flusher.info.backend_pid
-        ]:
-            assert asking.is_alive()
+        until(waits_for(database, asker.info.backend_pid))
         flusher.execute("COMMIT")
         asking.join()
         assert answers == [7]
@@ -745,7 +742,7 @@ def test_self_registration_stops_at_the_limit_of_the_tenant(database: Database) 
 def test_two_flushers_may_register_the_same_things(database: Database) -> None:
     tenant = make_tenant(database, auto_register=True, attributes=())
     origins = [source(database, f"device-{n}") for n in range(2)]
-    with database.session() as first, database.session() as second, database.session() as watcher:
+    with database.session() as first, database.session() as second:
         for number, origin in enumerate(origins):
             rows = [
                 Row(origin, n, tenant.tenant_id, n, attribute=f"a{n}", value_number=number * 100 + n)
@@ -758,10 +755,7 @@ def test_two_flushers_may_register_the_same_things(database: Database) -> None:
         moved: list[int] = []
         other = threading.Thread(target=lambda: moved.append(flush(second)))
         other.start()
-        while scalar(watcher, "SELECT pg_blocking_pids(%s)", second.info.backend_pid) != [
-            first.info.backend_pid
-        ]:
-            assert other.is_alive()
+        until(waits_for(database, second.info.backend_pid))
         first.execute("COMMIT")
         other.join()
         assert moved == [50]

@@ -241,7 +241,7 @@ def test_flushers_that_meet_on_the_same_entities_do_not_deadlock(database: Datab
     tenant = make_tenant(database)
     cpu = tenant.attributes["cpu"]
     origins = [database.one("SELECT eav.ingest_source(%s)", f"device-{n}") for n in range(2)]
-    with database.session() as first, database.session() as second, database.session() as watcher:
+    with database.session() as first, database.session() as second:
         for number, origin in enumerate(origins):
             entities = range(1, 11) if number else range(10, 0, -1)
             copy(
@@ -257,10 +257,7 @@ def test_flushers_that_meet_on_the_same_entities_do_not_deadlock(database: Datab
         moved: list[int] = []
         other = threading.Thread(target=lambda: moved.append(flush(second, 1)))
         other.start()
-        while scalar(watcher, "SELECT pg_blocking_pids(%s)", second.info.backend_pid) != [
-            first.info.backend_pid
-        ]:
-            assert other.is_alive()
+        until(waits_for(database, second.info.backend_pid))
         first.execute("COMMIT")
         other.join()
         assert moved == [10]
@@ -285,14 +282,17 @@ class Ring:
         attribute = self.tenant.attributes[name]
         return Row(None, None, self.tenant.tenant_id, entity, attribute, NOW, value_number=7)
 
-    def close(self, query: str, *, has: int) -> int:
-        """`query` waits for the application, which then takes an entity that `query` has; what `query` answers."""
+    def close(self, job: str, function: str, *, has: int) -> tuple[str, int]:
+        """`job` waits for the application, which then takes an entity that `job` has; how its run went."""
+        statement = f"CALL ops.run_job('{job}', '{function}')".encode()
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(scalar, self.other, query)
+            run = pool.submit(self.other.execute, statement)
             until(waits_for(self.database, self.other.info.backend_pid))
             self.take(has)
             self.application.execute("COMMIT")
-            return int(answer.result(60))
+            run.result(60)
+        ((status, rows),) = self.database.all("SELECT status, rows FROM ops.job_runs WHERE job = %s", job)
+        return status, rows
 
 
 @pytest.fixture
@@ -309,34 +309,32 @@ def ring(database: Database) -> Iterator[Ring]:
 def test_a_flush_gives_way_to_who_takes_entities_in_another_order(ring: Ring) -> None:
     copy(ring.other, [ring.value("cpu", entity) for entity in (1, 2)])
     ring.take(2)
-    assert ring.close("SELECT eav.stage_flush()", has=1) == 2
+    assert ring.close("flush", "eav.stage_flush", has=1) == ("ok", 2)
     assert hot(ring.other, ring.tenant.tenant_id) == {entity: {"cpu": 7, "mem": 1} for entity in (1, 2)}
     assert ring.database.one("SELECT count(*) FROM eav.entity_values_ts") == 2
 
 
-@pytest.fixture
-def unprojected(ring: Ring) -> Ring:
-    """The history has a cpu of entity 2, and then a mem of entity 1, which the application has."""
+def test_the_safety_net_gives_way_too(ring: Ring) -> None:
+    copy(ring.other, [ring.value("cpu", entity) for entity in (1, 2)])
+    assert flush(ring.other) == 2
+    ring.other.execute("DELETE FROM eav.entity_jsonb")
+    ring.take(2)
+    assert ring.close("reconcile", "eav.reconcile_hot_portion", has=1) == ("ok", 2)
+    assert hot(ring.other, ring.tenant.tenant_id) == {entity: {"cpu": 7, "mem": 1} for entity in (1, 2)}
+
+
+def test_a_portion_of_the_safety_net_keeps_no_entity_while_it_begins_again(ring: Ring) -> None:
     copy(ring.other, [ring.value("cpu", 2), ring.value("mem", 1)])
     assert flush(ring.other) == 2
     ring.other.execute("DELETE FROM eav.entity_jsonb")
     ring.take(1)
-    return ring
-
-
-def test_the_safety_net_gives_way_too(unprojected: Ring) -> None:
-    assert unprojected.close("SELECT eav.reconcile_hot_attrs('-infinity')", has=2) == 1
-    assert hot(unprojected.other, unprojected.tenant.tenant_id) == {1: {"mem": 1}, 2: {"cpu": 7, "mem": 1}}
-
-
-def test_a_portion_of_the_safety_net_keeps_no_entity_while_it_begins_again(unprojected: Ring) -> None:
     portion = "SELECT eav.reconcile_hot_portion(NULL, interval '1 hour')"
     # Not the one that the application has, which comes with the next attribute.
-    assert scalar(unprojected.other, portion) == 1
-    assert hot(unprojected.other, unprojected.tenant.tenant_id) == {2: {"cpu": 7}}
-    unprojected.application.execute("ROLLBACK")
-    assert scalar(unprojected.other, portion) == 1
-    assert hot(unprojected.other, unprojected.tenant.tenant_id) == {1: {"mem": 7}, 2: {"cpu": 7}}
+    assert scalar(ring.other, portion) == 1
+    assert hot(ring.other, ring.tenant.tenant_id) == {2: {"cpu": 7}}
+    ring.application.execute("ROLLBACK")
+    assert scalar(ring.other, portion) == 1
+    assert hot(ring.other, ring.tenant.tenant_id) == {1: {"mem": 7}, 2: {"cpu": 7}}
 
 
 def test_switching_hot_is_queued(database: Database) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from tests.conftest import Database
 from tests.sql.load import Load
+from tests.sql.staging import scalar
 from tests.sql.test_crash_loop import SEED
 
 CHORES = (
-    "SELECT eav.reconcile_hot_attrs('-infinity')",
+    "SELECT eav.reconcile_hot_portion()",
     "UPDATE eav.attributes SET is_hot = NOT is_hot WHERE name = 'seq'",
     "SELECT ops.prune_ingest()",
     "SELECT count(*) FROM eav.entity_values_ingest",
@@ -25,13 +26,8 @@ def finish(database: Database) -> None:
     """The attribute is hot at the end, and what was stored while it was cold is brought in."""
     with database.session() as connection:
         connection.execute("UPDATE eav.attributes SET is_hot = true WHERE name = 'seq'")
-        if connection.execute("SELECT to_regproc('eav.backfill_hot') IS NOT NULL").fetchone() == (True,):
-            for _ in range(1000):
-                if connection.execute(
-                    "SELECT count(*) FROM eav.hot_backfill WHERE finished_at IS NULL"
-                ).fetchone() == (0,):
-                    break
-                connection.execute("SELECT eav.backfill_hot()")
+        while scalar(connection, "SELECT eav.backfill_hot()") is not None:
+            pass
         connection.execute("SELECT eav.reconcile_hot_attrs('-infinity')")
 
 

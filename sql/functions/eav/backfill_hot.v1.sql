@@ -88,7 +88,7 @@ BEGIN
                 WHEN pg_relation_size(v_partition.partition) = 0 THEN v_partition.starts_at
                 ELSE greatest(v_upto - v_work.slice, v_partition.starts_at)
             END;
-            v_changed := eav.merge_history(v_work.attribute_id, v_from, v_upto);
+            v_changed := (SELECT m.o_changed FROM eav.merge_history(v_work.attribute_id, v_from, v_upto) AS m);
             v_work.done_until := v_from;
             v_work.slice := CASE
                 WHEN clock_timestamp() - v_began < interval '200 ms' THEN least(v_work.slice * 4, interval '32 days')

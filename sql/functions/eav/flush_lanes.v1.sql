@@ -30,7 +30,7 @@ DECLARE
     c_enough CONSTANT bigint := 10000;
     c_patience CONSTANT interval := interval '1 second';
     c_ahead CONSTANT interval := interval '5 minutes';
-    -- More than any limit: only one enormous transaction has more, and arrays end at 1 GB.
+    -- A flush of more rows, by one enormous transaction or by its limit, has no list of them: arrays end at 1 GB.
     c_places CONSTANT bigint := 1000000;
     v_now CONSTANT timestamptz := clock_timestamp();
     v_lanes integer[] := ARRAY[]::integer[];
@@ -212,9 +212,7 @@ BEGIN
         END IF;
     END IF;
 
-    IF v_rows IS NULL THEN
-        NULL;
-    ELSIF p_quarantine THEN
+    IF v_rows IS NOT NULL AND p_quarantine THEN
         -- These rows made every flush fail. They are kept, and nobody waits for them any longer.
         EXECUTE format(
             $sql$
@@ -238,7 +236,7 @@ BEGIN
             $sql$,
             v_rows
         ) INTO v_sources, v_positions;
-    ELSE
+    ELSIF v_rows IS NOT NULL THEN
         -- Entities nobody has heard of: registered for tenants that want that, else an exception below. An entity has
         -- several values in a flush.
         PERFORM eav.prefer_join(v_planned / 4, 'eav.entities');

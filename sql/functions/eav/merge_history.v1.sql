@@ -1,5 +1,6 @@
-CREATE OR REPLACE FUNCTION eav.merge_history(p_attribute_id bigint, p_from timestamptz, p_to timestamptz)
-RETURNS bigint
+CREATE OR REPLACE FUNCTION eav.merge_history(
+    p_attribute_id bigint, p_from timestamptz, p_to timestamptz, OUT o_changed bigint, OUT o_locked bigint
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 -- The times are known when it is planned: partitions outside of them are not even looked at.
@@ -10,11 +11,12 @@ DECLARE
     v_attribute eav.attributes;
     v_moving boolean;
     v_portion record;
-    v_changed bigint := 0;
 BEGIN
+    o_changed := 0;
+    o_locked := 0;
     SELECT a.* INTO v_attribute FROM eav.attributes AS a WHERE a.attribute_id = p_attribute_id AND a.is_hot;
     IF NOT found THEN
-        RETURN 0;
+        RETURN;
     END IF;
     v_moving := EXISTS (
         SELECT FROM eav.hot_backfill AS b WHERE b.attribute_id = p_attribute_id AND b.tidied_at IS NULL
@@ -51,17 +53,17 @@ BEGIN
         GROUP BY c.portion
         ORDER BY c.portion
     LOOP
-        v_changed := v_changed + eav.merge_hot(
+        o_locked := o_locked + v_portion.count;
+        o_changed := o_changed + eav.merge_hot(
             array_fill(v_attribute.tenant_id, ARRAY[v_portion.count]), v_portion.entities,
             array_fill(v_attribute.name, ARRAY[v_portion.count]), v_portion.values, v_portion.times,
             array_fill(v_attribute.is_volatile, ARRAY[v_portion.count]), v_moving
         );
     END LOOP;
-    RETURN v_changed;
 END;
 $$;
 
 COMMENT ON FUNCTION eav.merge_history(bigint, timestamptz, timestamptz) IS
-'Brings entity_jsonb up to the history of one hot attribute between two times; returns the entities that changed.';
+'Brings entity_jsonb up to the history of one hot attribute between two times. Says how many entities changed, and how many it keeps locked: some may have got a newer value meanwhile.';
 
 REVOKE ALL ON FUNCTION eav.merge_history(bigint, timestamptz, timestamptz) FROM PUBLIC;

@@ -11,10 +11,11 @@ DECLARE
     v_until CONSTANT timestamptz := clock_timestamp() + p_for;
     v_round eav.hot_reconcile;
     v_next bigint;
+    v_merged record;
     v_swept record;
     v_changed bigint := 0;
-    -- Something of it in every call, however short. And no other pass over the entities once some are corrected: those stay
-    -- ours until the transaction ends, and a flush that has one before them, where that pass begins, may wait for them.
+    -- Something of it in every call, however short. And no other pass over the entities once some are locked: they stay ours
+    -- until the transaction ends, and a flush that has one before them, where that pass begins, may wait for them.
     v_ended boolean := false;
 BEGIN
     -- As a flush does: an attribute that turns cold waits until nobody goes by what it was.
@@ -42,11 +43,11 @@ BEGIN
         SELECT min(a.attribute_id) INTO v_next
         FROM eav.attributes AS a
         WHERE a.is_hot AND a.attribute_id > v_round.attribute_id;
-        IF v_next IS NOT NULL THEN
-            v_changed := v_changed + eav.merge_history(v_next, v_round.since, 'infinity');
-        END IF;
         v_round.attribute_id := v_next;
-        v_ended := p_since IS NULL AND (v_changed > 0 OR clock_timestamp() >= v_until);
+        CONTINUE WHEN v_next IS NULL;
+        SELECT m.* INTO v_merged FROM eav.merge_history(v_next, v_round.since, 'infinity') AS m;
+        v_changed := v_changed + v_merged.o_changed;
+        v_ended := p_since IS NULL AND (v_merged.o_locked > 0 OR clock_timestamp() >= v_until);
     END LOOP;
     -- Then what should not be there, entity by entity.
     WHILE v_round.attribute_id IS NULL AND v_round.finished_at IS NULL AND NOT v_ended LOOP

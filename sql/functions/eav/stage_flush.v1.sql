@@ -30,10 +30,6 @@ BEGIN
             -- too_old.
             PERFORM ops.refresh_value_window();
             RETURN eav.flush_lanes(p_limit);
-        WHEN deadlock_detected THEN
-            -- Not of two flushes: they take entities in one order. Whoever sets hot values of several entities in one
-            -- transaction may take them in another. It has what it waited for now, and commits.
-            RETURN eav.flush_lanes(p_limit);
         WHEN data_corrupted THEN
             -- The flush's own books, not a value. Perhaps somebody has rewritten a slot (VACUUM FULL), and the rows are
             -- not where the plan says: then a new one helps. If not, this raises again.
