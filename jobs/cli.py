@@ -7,9 +7,7 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, Final
 
 import orjson
@@ -21,6 +19,7 @@ from jobs.errors import JobsError
 from jobs.events import Events, Progress
 from jobs.ingest import command as ingest_command
 from jobs.schedule import FLUSHERS, LANES, SCHEDULE, Job, find, schedule
+from jobs.stopping import stopping
 from jobs.worker import Worker
 
 EPILOG: Final = """\
@@ -226,23 +225,17 @@ def dry_run(job: Job, url: str, *, as_json: bool) -> int:
 def work(args: argparse.Namespace) -> int:
     """`worker`."""
     url = db.database_url()
-    stop = threading.Event()
-
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask_to_stop)
     events = Events(as_json=args.json)
     logger, progress = logging.getLogger("jobs"), Progress(events)
     logger.addHandler(progress)
     logger.setLevel(logging.INFO)
     try:
-        worker = Worker(url, events, stop, schedule(args.flushers))
-        if args.once:
-            return int(not worker.once())
-        worker.run()
-        return 0
+        with stopping() as stop:
+            worker = Worker(url, events, stop, schedule(args.flushers))
+            if args.once:
+                return int(not worker.once())
+            worker.run()
+            return 0
     finally:
         logger.removeHandler(progress)
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import signal
 import stat
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import orjson
@@ -29,6 +25,7 @@ from jobs.ingest.lines import StreamSource
 from jobs.ingest.load import AttributeCache, open_stage
 from jobs.ingest.run import Patience, Result, ingest
 from jobs.ingest.source import Limits, Source
+from jobs.stopping import stopping
 
 SCHEME: Final = "kinesis://"
 
@@ -252,7 +249,7 @@ def _stream(url: str, args: argparse.Namespace, progress: report.Progress, done:
     source = args.source or args.file[0]
     progress.begin(source)
     since = _now(url)
-    with _stopping() as stop:
+    with stopping() as stop:
         stream = Stream(name, retry=args.retry, stop=stop, say=lambda text: progress.lines(0, text))
         fleet = Fleet(
             url,
@@ -278,22 +275,6 @@ def _stream(url: str, args: argparse.Namespace, progress: report.Progress, done:
             url, result, since, flush=args.flush and wait is not False, wait=wait, progress=progress.say
         )
         done.reports.append(report.Report(result, outcome))
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """Set when we are asked to stop."""
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print(reports: list[report.Report], seconds: float | None, *, as_json: bool) -> None:

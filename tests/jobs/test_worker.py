@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from jobs import cron
 from jobs.errors import ConnectionLostError, JobsError
 from jobs.events import Events
 from jobs.schedule import SCHEDULE, Job
+from jobs.stopping import stopping
 from jobs.worker import Worker
 from local.cluster import Cluster
 from tests.conftest import ROOT, Database
@@ -59,6 +61,17 @@ def worker(database: Database, log: Path) -> Iterator[Process]:
     finally:
         process.running.kill()
         process.running.wait()
+
+
+def test_a_signal_at_any_moment_sets_the_event() -> None:
+    # Where the handler itself set it, this ended at one of the first ten: the main thread holds the event's lock.
+    for _ in range(200):
+        with stopping() as stop:
+            asking = threading.Timer(random.uniform(0, 0.002), os.kill, (os.getpid(), signal.SIGTERM))
+            asking.start()
+            while not stop.wait(0):
+                pass
+            asking.join()
 
 
 def flushes(database: Database) -> int:

@@ -358,6 +358,7 @@ def attack_names(database: Database, role: str, only: str = "") -> list[str]:
         # A session each: a function is compiled with the names of its first call.
         with database.session(role) as connection:
             connection.add_notice_handler(partial(note, heard))
+            query(connection, "SET default_transaction_read_only = off")  # which anybody may
             query(connection, planted)
             query(connection, "SET search_path = pg_temp, pg_catalog, eav, ops")
             heard.clear()
