@@ -20,6 +20,8 @@ def until(condition: Callable[[], Found], timeout: float = 60.0) -> Found:
     return found
 
 
-def waits_for(database: Database, pid: int) -> Callable[[], bool]:
-    """Whether the backend `pid` waits for a lock that another one holds."""
-    return lambda: bool(database.one("SELECT pg_blocking_pids(%s) <> '{}'", pid))
+def waits_for(database: Database, pid: int, holder: int | None = None) -> Callable[[], bool]:
+    """Whether the backend `pid` waits for a lock that another one holds, or `holder` and nobody else."""
+    if holder is None:
+        return lambda: bool(database.one("SELECT pg_blocking_pids(%s) <> '{}'", pid))
+    return lambda: database.one("SELECT pg_blocking_pids(%s)", pid) == [holder]

@@ -250,12 +250,7 @@ def test_a_flusher_that_finds_all_taken_waits_for_its_share(database: Database) 
 
         other = threading.Thread(target=keep_flushing)
         other.start()
-        until(
-            lambda: (
-                scalar(producer, "SELECT pg_blocking_pids(%s)", second.info.backend_pid)
-                == [first.info.backend_pid]
-            )
-        )
+        until(waits_for(database, second.info.backend_pid, first.info.backend_pid))
         first.execute("COMMIT")
         other.join(30)
         assert sum(moved) + drain(first) == 2
@@ -501,7 +496,7 @@ def test_position_waits_for_a_flush_that_is_moving_the_rows(database: Database) 
             target=lambda: answers.append(scalar(asker, "SELECT eav.ingest_position('events.ndjson')"))
         )
         asking.start()
-        until(waits_for(database, asker.info.backend_pid))
+        until(waits_for(database, asker.info.backend_pid, flusher.info.backend_pid))
         flusher.execute("COMMIT")
         asking.join()
         assert answers == [7]
@@ -755,7 +750,7 @@ def test_two_flushers_may_register_the_same_things(database: Database) -> None:
         moved: list[int] = []
         other = threading.Thread(target=lambda: moved.append(flush(second)))
         other.start()
-        until(waits_for(database, second.info.backend_pid))
+        until(waits_for(database, second.info.backend_pid, first.info.backend_pid))
         first.execute("COMMIT")
         other.join()
         assert moved == [50]

@@ -235,7 +235,7 @@ def test_of_two_first_fingerprints_one_wins_and_the_other_is_refused(database: D
 
         other = threading.Thread(target=register)
         other.start()
-        until(waits_for(database, second.info.backend_pid))
+        until(waits_for(database, second.info.backend_pid, first.info.backend_pid))
         first.execute("COMMIT")
         other.join()
         assert outcome == ["EAV01"]

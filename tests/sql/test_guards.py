@@ -44,7 +44,7 @@ def check_row_committed_during_a_flush(database: Database) -> None:
         copy(flusher, [Row(None, None, tenant.tenant_id, 1, cpu, value_number=2)])
         flushing = threading.Thread(target=flush, args=(flusher,))
         flushing.start()
-        until(waits_for(database, flusher.info.backend_pid))
+        until(waits_for(database, flusher.info.backend_pid, blocker.info.backend_pid))
         late.execute(
             f"INSERT INTO {slot} (tenant_id, entity_id, attribute_id, observed_at, value_number)"
             " VALUES (%s, 1, %s, now(), 3)".encode(),

@@ -257,7 +257,7 @@ def test_flushers_that_meet_on_the_same_entities_do_not_deadlock(database: Datab
         moved: list[int] = []
         other = threading.Thread(target=lambda: moved.append(flush(second, 1)))
         other.start()
-        until(waits_for(database, second.info.backend_pid))
+        until(waits_for(database, second.info.backend_pid, first.info.backend_pid))
         first.execute("COMMIT")
         other.join()
         assert moved == [10]
@@ -287,7 +287,7 @@ class Ring:
         statement = f"CALL ops.run_job('{job}', '{function}')".encode()
         with ThreadPoolExecutor(1) as pool:
             run = pool.submit(self.other.execute, statement)
-            until(waits_for(self.database, self.other.info.backend_pid))
+            until(waits_for(self.database, self.other.info.backend_pid, self.application.info.backend_pid))
             self.take(has)
             self.application.execute("COMMIT")
             run.result(60)
