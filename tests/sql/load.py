@@ -88,23 +88,26 @@ class Load:
             Producer(self, number, durable=number > replayable)
             for number in range(1, replayable + durable + 1)
         ]
-        jobs = [*(producer.work for producer in self.producers)]
-        jobs += [self._flush_for_ever] * flushers
-        jobs += [self._chore(statement) for statement in chores]
-        self._threads = [threading.Thread(target=self._guarded, args=(job,), daemon=True) for job in jobs]
+        self._jobs: list[Callable[[], None]] = [
+            *(producer.work for producer in self.producers),
+            *[self._flush_for_ever] * flushers,
+            *map(self._chore, chores),
+        ]
 
     @contextmanager
     def running(self) -> Iterator[Load]:
-        """Runs inside the block; raises what went wrong in a thread."""
-        for thread in self._threads:
+        """Runs inside the block, and again in the next one; raises what went wrong in a thread."""
+        self.halt.clear()
+        threads = [threading.Thread(target=self._guarded, args=(job,), daemon=True) for job in self._jobs]
+        for thread in threads:
             thread.start()
         try:
             yield self
         finally:
             self.halt.set()
-            for thread in self._threads:
+            for thread in threads:
                 thread.join(60)
-        assert not any(thread.is_alive() for thread in self._threads), "a thread of the load hangs"
+        assert not any(thread.is_alive() for thread in threads), "a thread of the load hangs"
         if self._errors:
             raise self._errors[0]
 
