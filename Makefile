@@ -7,7 +7,7 @@ PYTHON_VENV := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 
 # The folders of Python code; mypy refuses one that holds none yet.
-PACKAGES := $(foreach folder,jobs local migrations bench tests,$(if $(shell find $(folder) -name '*.py' 2>/dev/null | head -1),$(folder)))
+PACKAGES := $(foreach folder,archiver bench jobs local migrations tests,$(if $(shell find $(folder) -name '*.py' 2>/dev/null | head -1),$(folder)))
 
 # make test ARGS='-k flush -x'
 ARGS ?=
