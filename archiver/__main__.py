@@ -1,0 +1,7 @@
+"""`python -m archiver`: see `python -m archiver --help`."""
+
+import sys
+
+from archiver.cli import main
+
+sys.exit(main())

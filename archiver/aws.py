@@ -1,0 +1,77 @@
+"""The clients of boto3 that the archiver talks through, and how many calls went over them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from archiver.errors import ArchiverError
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_s3 import S3Client
+
+# botocore's standard mode waits a random part of 1, 2, 4 … 20 seconds before each try (full jitter), after throttling,
+# server errors, lost connections and timeouts. A transaction that is sent again keeps its token, so it is done once.
+ATTEMPTS: Final = 8
+
+
+@dataclass
+class Aws:
+    """Both services, and the number of requests sent, retries included, by operation."""
+
+    dynamodb: DynamoDBClient
+    s3: S3Client
+    calls: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        for client in (self.dynamodb, self.s3):
+            client.meta.events.register_first("before-send", self._count)
+
+    def _count(self, event_name: str, **_: Any) -> None:
+        with self._lock:
+            self.calls[event_name.rpartition(".")[2]] += 1
+
+
+def connect(region: str, *, attempts: int = ATTEMPTS, connections: int = 10) -> Aws:
+    """Clients with boto3's own settings (credentials, AWS_ENDPOINT_URL)."""
+    config = Config(
+        region_name=region,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=5,
+        read_timeout=30,
+        max_pool_connections=connections,
+        # The archiver names the SHA-256 of what it sends itself.
+        request_checksum_calculation="when_required",
+    )
+    try:
+        session = boto3.session.Session()
+        return Aws(session.client("dynamodb", config=config), session.client("s3", config=config))
+    except (BotoCoreError, ValueError) as error:
+        raise ArchiverError(f"boto3 refuses its settings: {error}") from None
+
+
+def code(error: ClientError) -> str:
+    """The service's own name for the error."""
+    return error.response.get("Error", {}).get("Code", "")
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn errors of boto3 into ArchiverError: one line that says what was tried, and why it was not done."""
+    try:
+        yield
+    except ClientError as error:
+        message = error.response.get("Error", {}).get("Message", "") or str(error)
+        raise ArchiverError(f"{what}: {code(error)}: {' '.join(message.split())}") from error
+    except BotoCoreError as error:
+        raise ArchiverError(f"{what}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,348 @@
+"""Back from the archive: an object, a day, a key, or what matches a filter, into any table.
+
+Only what left the table by the archiver's hand comes back: items that were changed or deleted by others while they were
+archived are in the object, too, but the archive has not the last word on them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+import jmespath
+import jmespath.exceptions
+from botocore.exceptions import ClientError
+from jmespath.parser import ParsedResult
+
+from archiver import documents, items
+from archiver.aws import Aws, code, explained
+from archiver.deletes import BUSY, MOST_BYTES, TRIES, jitter
+from archiver.documents import Manifest
+from archiver.errors import ArchiverError, RetriesExhaustedError
+from archiver.items import Item
+from archiver.settings import Settings
+from archiver.state import State
+from archiver.store import FrozenError, Store
+
+Overwrite = Literal["never", "older", "always"]
+PER_TRANSACTION: Final = 100
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to bring back. All that are given must hold."""
+
+    objects: Sequence[str] = ()
+    """Names of archive objects; empty: all of them, or those of `day`."""
+    day: str | None = None
+    """On which they were archived, UTC: 2024-01-20."""
+    key: tuple[str, ...] | None = None
+    """Of one item, as `items.key_text` writes it."""
+    filter: str | None = None
+    """JMESPath on the item's plain form: status == 'archived'."""
+    source_table: str | None = None
+    """Only what came from this table."""
+
+
+@dataclass
+class Report:
+    """What became of what was wanted."""
+
+    objects: int = 0
+    restored: int = 0
+    identical: int = 0
+    """Were in the table just so."""
+    newer: int = 0
+    """Another version is in the table: left alone."""
+    not_ours: int = 0
+    """In the archive, but changed or deleted by others while they were archived: they did not leave by our hand."""
+    unverified: list[str] = field(default_factory=list)
+    """Objects of the documented shape that have no manifest to be checked against."""
+    unfinished: list[str] = field(default_factory=list)
+    """Objects whose deletes are under way: only what is known to have left was restored."""
+    abandoned: list[str] = field(default_factory=list)
+    """Objects of ours for which nothing was deleted."""
+    requested: list[str] = field(default_factory=list)
+    """Objects in an archive class that were requested now."""
+    waiting: list[str] = field(default_factory=list)
+    """Objects in an archive class that had been requested and are not ready."""
+    problems: list[str] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    @property
+    def ready(self) -> bool:
+        """Whether no object has to be waited for."""
+        return not (self.requested or self.waiting)
+
+
+@dataclass
+class Restore:
+    """One restore into the table `target`."""
+
+    aws: Aws
+    settings: Settings
+    target: str
+    wanted: Wanted
+    overwrite: Overwrite = "never"
+    dry_run: bool = False
+    thaw_days: int = 7
+    thaw_tier: str = "Standard"
+    progressed: Callable[[Report], None] = lambda report: None
+    sleep: Callable[[float], object] = time.sleep
+    report: Report = field(default_factory=Report)
+
+    def __post_init__(self) -> None:
+        self._store = Store(self.aws.s3, self.settings.archive_bucket, self.settings.kms_key_id)
+        self._filter = compiled(self.wanted.filter)
+        self._key: tuple[str, ...] = ()
+
+    def run(self) -> Report:
+        """All of it. Safe to repeat: what is there already stays. Raises ArchiverError if it cannot begin."""
+        with explained(f"could not describe the table {self.target}"):
+            schema = self.aws.dynamodb.describe_table(TableName=self.target)["Table"]["KeySchema"]
+        by_kind = {one["KeyType"]: one["AttributeName"] for one in schema}
+        self._key = tuple(by_kind[kind] for kind in ("HASH", "RANGE") if kind in by_kind)
+        if self.wanted.key is not None and len(self.wanted.key) != len(self._key):
+            raise ArchiverError(
+                f"the key of {self.target} is {', '.join(self._key)}: give a value for each with --key"
+            )
+        for name in self._names():
+            try:
+                self._object(name)
+            except FrozenError:
+                self._thaw(name)
+            except ArchiverError as error:
+                self.report.problems.append(str(error))
+            self.progressed(self.report)
+        return self.report
+
+    def _names(self) -> Iterable[str]:
+        if self.wanted.objects:
+            prefix = f"s3://{self.settings.archive_bucket}/"
+            return [name.removeprefix(prefix) for name in self.wanted.objects]
+        prefix = (
+            documents.day_prefix(self.settings.archive_prefix, self.wanted.day)
+            if self.wanted.day
+            else f"{self.settings.archive_prefix}/"
+        )
+        # Of an item that was archived twice the last version gets in: the first to come, or the last to write over.
+        names = sorted(self._store.keys(prefix), key=_archived, reverse=self.overwrite != "always")
+        if not names:
+            raise ArchiverError(f"there are no archives in s3://{self.settings.archive_bucket}/{prefix}")
+        return names
+
+    def _thaw(self, name: str) -> None:
+        if self.dry_run:
+            self.report.waiting.append(name)
+            return
+        try:
+            new = self._store.thaw(name, self.thaw_days, self.thaw_tier)
+        except ArchiverError as error:
+            self.report.problems.append(str(error))
+            return
+        (self.report.requested if new else self.report.waiting).append(name)
+
+    # ---- what of an object left -----------------------------------------------------------------------------
+
+    def _object(self, name: str) -> None:
+        manifest = self._manifest(name)
+        if manifest is None:
+            found = self._foreign(name)
+            form = self.settings.time_attribute
+            if found is None or self.wanted.source_table:
+                return
+            self.report.unverified.append(name)
+            chosen = list(enumerate(found))
+        else:
+            if self.wanted.source_table not in (None, manifest.source.table):
+                return
+            left = self._left(manifest)
+            if self.wanted.key is not None:
+                left = [index for index in left if manifest.keys[index] == self.wanted.key]
+            if not left:
+                return
+            body = self._store.get_verified(name, manifest.digest, manifest.size)
+            archived = documents.read_archive(name, body).items
+            form = manifest.source.time_attribute
+            chosen = [(index, archived[index]) for index in left]
+        self.report.objects += 1
+        self._put([item for _, item in chosen if self._matches(item)], form, name)
+
+    def _manifest(self, name: str) -> Manifest | None:
+        at = documents.manifest_key(name, self.settings.archive_prefix, self.settings.manifest_prefix)
+        try:
+            return documents.read_manifest(at, self._store.get(at))
+        except KeyError:
+            return None
+        except FrozenError:
+            raise
+        except ArchiverError as error:
+            # While deletes are under way the state table knows what a manifest says.
+            try:
+                archive = documents.read_archive(name, self._store.get(name))
+            except KeyError:
+                raise error from None
+            progress = archive.source and self._state(archive.source.table).progress(name)
+            if not progress:
+                raise
+            return archive.manifest(name, progress.digest, progress.size)
+
+    def _state(self, table: str) -> State:
+        return State(self.aws.dynamodb, self.settings.state_table, table)
+
+    def _foreign(self, name: str) -> tuple[Item, ...] | None:
+        """Items of an object without a manifest; None if it is ours, and so counts for nothing without."""
+        try:
+            archive = documents.read_archive(name, self._store.get(name))
+        except KeyError:
+            raise ArchiverError(
+                f"there is no s3://{self.settings.archive_bucket}/{name}: see python -m archiver verify"
+            ) from None
+        if archive.source:
+            self.report.abandoned.append(name)
+            return None
+        return archive.items
+
+    def _left(self, manifest: Manifest) -> list[int]:
+        """Numbers of the items that left the table by the archiver's hand."""
+        kept, end = manifest.kept, manifest.item_count
+        if manifest.status != "complete":
+            progress = self._state(manifest.source.table).progress(manifest.key)
+            if progress is None:
+                # Completed since we looked, or never begun.
+                again = self._manifest(manifest.key)
+                if again is None or again.status != "complete":
+                    self.report.abandoned.append(manifest.key)
+                    return []
+                kept = again.kept
+            else:
+                self.report.unfinished.append(manifest.key)
+                kept, end = progress.kept, progress.next
+        self.report.not_ours += len(kept)
+        return [index for index in range(end) if index not in kept]
+
+    def _matches(self, item: Item) -> bool:
+        if self.wanted.key is not None and self._key_text(item) != self.wanted.key:
+            return False
+        return self._filter is None or bool(self._filter.search(items.comparable(item)))
+
+    def _key_text(self, item: Item) -> tuple[str, ...]:
+        return tuple(items.key_text(item[name]) for name in self._key if name in item)
+
+    # ---- into the table -------------------------------------------------------------------------------------
+
+    def _put(self, wanted: list[Item], time_attribute: str, name: str) -> None:
+        for item in wanted:
+            missing = [one for one in self._key if one not in item]
+            if missing:
+                raise ArchiverError(
+                    f"{name}: an item has no {missing[0]}, which is in the key of {self.target}"
+                )
+        if self.dry_run:
+            self.report.restored += len(wanted)
+            return
+        for batch in self._batches(wanted):
+            self._put_batch(batch, time_attribute)
+            self.progressed(self.report)
+
+    def _batches(self, wanted: Iterable[Item]) -> Iterator[list[Item]]:
+        """Each fits a transaction, and has no key twice: an object of another maker might."""
+        batch: list[Item] = []
+        total, keys = 0, set[tuple[str, ...]]()
+        for item in wanted:
+            weight, key = items.size(item), self._key_text(item)
+            if batch and (len(batch) == PER_TRANSACTION or total + weight > MOST_BYTES or key in keys):
+                yield batch
+                batch, total = [], 0
+                keys.clear()
+            batch.append(item)
+            total += weight
+            keys.add(key)
+        if batch:
+            yield batch
+
+    def _put_batch(self, batch: list[Item], time_attribute: str) -> None:
+        attempt = 0
+        while batch:
+            try:
+                with explained(f"could not write to {self.target}"):
+                    self.aws.dynamodb.transact_write_items(
+                        TransactItems=[{"Put": self._write(item, time_attribute)} for item in batch]
+                    )
+                self.report.restored += len(batch)
+                return
+            except ArchiverError as error:
+                cause = error.__cause__
+                if not isinstance(cause, ClientError) or code(cause) != "TransactionCanceledException":
+                    raise
+                left = self._left_over(batch, cause, error)
+                if len(left) == len(batch):
+                    attempt += 1
+                    if attempt >= TRIES:
+                        raise RetriesExhaustedError(f"{error} ({TRIES} tries)") from cause
+                    self.sleep(jitter(attempt))
+                batch = left
+
+    def _left_over(self, batch: list[Item], cause: ClientError, error: ArchiverError) -> list[Item]:
+        """The items of a cancelled transaction that still have to be written; counts the others."""
+        reasons: Any = cause.response.get("CancellationReasons", [])
+        if len(reasons) != len(batch):
+            raise error
+        left = []
+        for item, reason in zip(batch, reasons, strict=True):
+            match reason.get("Code"):
+                case "ConditionalCheckFailed":
+                    if reason.get("Item") == item:
+                        self.report.identical += 1
+                    else:
+                        self.report.newer += 1
+                case why if why in BUSY or why in (None, "None"):
+                    left.append(item)
+                case why:
+                    raise ArchiverError(f"{error}: {why}: {reason.get('Message')}")
+        return left
+
+    def _write(self, item: Item, time_attribute: str) -> Any:
+        write: dict[str, Any] = {"TableName": self.target, "Item": item}
+        if self.overwrite == "always":
+            return write
+        write |= {
+            "ConditionExpression": "attribute_not_exists(#key)",
+            "ExpressionAttributeNames": {"#key": self._key[0]},
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if self.overwrite == "older" and time_attribute in item:
+            write["ConditionExpression"] += " OR #time < :time"
+            write["ExpressionAttributeNames"]["#time"] = time_attribute
+            write["ExpressionAttributeValues"] = {":time": item[time_attribute]}
+        return write
+
+
+def _archived(name: str) -> tuple[str, str]:
+    """Orders names by the day and the millisecond they were archived."""
+    folder, _, file = name.rpartition("/")
+    return folder, file
+
+
+def compiled(expression: str | None) -> ParsedResult | None:
+    """A filter. Raises ArchiverError."""
+    if expression is None:
+        return None
+    try:
+        return jmespath.compile(expression)
+    except jmespath.exceptions.JMESPathError as error:
+        raise ArchiverError(f"{expression!r} is no JMESPath: {' '.join(str(error).split())}") from None
+
+
+def parse_key(texts: Sequence[str]) -> tuple[str, ...]:
+    """`7` and `N:7` of a command line: a text unless a type stands before it.
+
+    >>> parse_key(["abc", "N:7"])
+    ('S:abc', 'N:7')
+    """
+    return tuple(text if text[:2] in ("S:", "N:", "B:") else f"S:{text}" for text in texts)

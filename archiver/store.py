@@ -1,0 +1,134 @@
+"""Objects in the archive bucket: written once, encrypted, and read back."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError, HTTPClientError
+
+from archiver.aws import code, explained
+from archiver.errors import ArchiverError, VerificationError
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+
+class FrozenError(ArchiverError):
+    """The object is in an archive class: it has to be requested, and takes hours."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Store:
+    """The bucket. It never deletes, and never writes over an archive."""
+
+    client: S3Client
+    bucket: str
+    kms_key_id: str | None = None
+
+    def put(self, key: str, body: bytes, *, once: bool) -> None:
+        """Write an object; with `once` only where none of that name is. S3 refuses a body that came damaged.
+
+        Raises ArchiverError.
+        """
+        arguments: dict[str, Any] = {"IfNoneMatch": "*"} if once else {}
+        if self.kms_key_id:
+            arguments |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key_id}
+        else:
+            arguments["ServerSideEncryption"] = "AES256"
+        with explained(f"could not write s3://{self.bucket}/{key}"):
+            try:
+                self.client.put_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    Body=body,
+                    ContentType="application/json",
+                    ChecksumSHA256=base64.b64encode(hashlib.sha256(body).digest()).decode(),
+                    **arguments,
+                )
+            except ClientError as error:
+                # A try before this one got through, and its answer did not. What is there is compared when it is read.
+                if not (once and code(error) in ("PreconditionFailed", "412")):
+                    raise
+
+    def put_verified(self, key: str, body: bytes, *, once: bool) -> bytes:
+        """Write an object and read it back: what was read. Raises VerificationError if that is anything else."""
+        self.put(key, body, once=once)
+        return self.get_verified(key, sha256(body), len(body))
+
+    def get(self, key: str) -> bytes:
+        """All of an object. Raises KeyError if there is none, FrozenError if it is in an archive class."""
+        where = f"s3://{self.bucket}/{key}"
+        for attempt in (1, 2, 3):
+            with explained(f"could not read {where}"):
+                try:
+                    return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+                except ClientError as error:
+                    if code(error) in ("NoSuchKey", "404"):
+                        raise KeyError(key) from None
+                    if code(error) == "InvalidObjectState":
+                        raise FrozenError(f"{where} is in an archive class: request it first") from None
+                    raise
+                except HTTPClientError:
+                    # The connection broke in the middle of the body, which botocore does not try again.
+                    if attempt == 3:
+                        raise
+        raise AssertionError
+
+    def get_verified(self, key: str, digest: str, length: int) -> bytes:
+        """All of an object that must have this SHA-256 (hexadecimal) and length. Raises VerificationError."""
+        try:
+            body = self.get(key)
+        except KeyError:
+            raise VerificationError(f"s3://{self.bucket}/{key} is not there") from None
+        if len(body) != length or sha256(body) != digest:
+            raise VerificationError(
+                f"s3://{self.bucket}/{key} is not what was written: {len(body)} bytes with SHA-256 {sha256(body)[:12]}…"
+                f" instead of {length} with {digest[:12]}…"
+            )
+        return body
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Names of all objects that begin with `prefix`, in order."""
+        with explained(f"could not list s3://{self.bucket}/{prefix}"):
+            for page in self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix
+            ):
+                for one in page.get("Contents", []):
+                    yield one["Key"]
+
+    def thaw(self, key: str, days: int, tier: str) -> bool:
+        """Ask for an object in an archive class; whether it was asked for now, not before. Raises ArchiverError."""
+        with explained(f"could not request s3://{self.bucket}/{key}"):
+            try:
+                self.client.restore_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    RestoreRequest={"Days": days, "GlacierJobParameters": {"Tier": tier}},  # type: ignore[typeddict-item]
+                )
+            except ClientError as error:
+                if code(error) == "RestoreAlreadyInProgress":
+                    return False
+                raise
+        return True
+
+    def stored_checksum(self, key: str) -> tuple[int, str] | None:
+        """Length and SHA-256 (hexadecimal) as S3 has them, without reading the object; None if it is not there."""
+        with explained(f"could not look at s3://{self.bucket}/{key}"):
+            try:
+                head = self.client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+            except ClientError as error:
+                if code(error) in ("404", "NoSuchKey", "NotFound"):
+                    return None
+                raise
+        return head["ContentLength"], base64.b64decode(head.get("ChecksumSHA256", "")).hex()
+
+
+def sha256(body: bytes) -> str:
+    """Hexadecimal."""
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,284 @@
+"""DynamoDB and S3 of an emulator in this process, reached by real boto3, on a line that fails where a test says so."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import ReadTimeoutError
+from botocore.retries import quota, standard
+from moto import mock_aws
+from moto.core.botocore_stubber import MockRawResponse
+from moto.core.models import botocore_stubber
+from moto.dynamodb.models import table as moto_table
+
+from archiver import aws, run, state
+from archiver.items import Item
+from archiver.restore import Report, Restore, Wanted
+from archiver.run import Result
+from archiver.settings import Settings
+
+NOW = datetime(2024, 1, 20, 2, tzinfo=UTC)
+TABLE, BUCKET, STATE = "orders", "archive", "archiver-state"
+CREDENTIALS = {"aws_access_key_id": "made-up", "aws_secret_access_key": "made-up", "region_name": "us-east-1"}
+
+Fault = Literal[
+    "throttle",
+    "error",
+    "refuse",
+    "timeout before",
+    "timeout after",
+    "truncate",
+    "conflict",
+    "kill before",
+    "kill after",
+]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+
+
+class KilledError(BaseException):
+    """The process ends here: nothing after it is done."""
+
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_s3 import S3Client
+
+
+@dataclass
+class Line:
+    """What requests go over. `plan` says for the n-th request (from 0) what happens to it; `others` acts before it."""
+
+    plan: Callable[[int, str], Fault | None] = lambda number, operation: None
+    others: Callable[[int, str], None] = lambda number, operation: None
+    requests: list[str] = field(default_factory=list)
+    dead: bool = False
+
+    def send(self, event_name: str, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+        """In place of the network."""
+        if self.dead:
+            raise KilledError
+        operation = event_name.rpartition(".")[2]
+        number = len(self.requests)
+        self.requests.append(operation)
+        self.others(number, operation)
+        fault = self.plan(number, operation)
+        match fault:
+            case "throttle":
+                return _refusal(event_name, request, 400, "ThrottlingException", "SlowDown", 503)
+            case "error":
+                return _refusal(event_name, request, 500, "InternalServerError", "InternalError", 500)
+            case "refuse":
+                return _refusal(event_name, request, 400, "AccessDeniedException", "AccessDenied", 403)
+            case "conflict" if operation == "TransactWriteItems":
+                return _conflict(request)
+            case "timeout before":
+                raise ReadTimeoutError(endpoint_url=request.url)
+            case "kill before":
+                self.dead = True
+                raise KilledError
+            case "truncate" if operation == "PutObject":
+                request.body = bytes(_body(request)[: len(_body(request)) // 2])
+                request.headers["Content-Length"] = str(len(request.body))
+        with botocore_stubber_on():
+            found = botocore_stubber.process_request(request)
+        assert found is not None
+        status, headers, body = found
+        if fault == "timeout after":
+            raise ReadTimeoutError(endpoint_url=request.url)
+        if fault == "kill after":
+            self.dead = True
+            raise KilledError
+        if fault == "truncate" and operation == "GetObject":
+            body = body[: len(body) // 2]
+            headers["content-length"] = str(len(body))
+        return AWSResponse(request.url, status, headers, MockRawResponse(body))  # type: ignore[arg-type]
+
+
+@contextmanager
+def botocore_stubber_on() -> Iterator[None]:
+    """The emulator answers."""
+    before, botocore_stubber.enabled = botocore_stubber.enabled, True
+    try:
+        yield
+    finally:
+        botocore_stubber.enabled = before
+
+
+def _body(request: AWSPreparedRequest) -> bytes:
+    body: Any = request.body
+    return bytes(body.read()) if hasattr(body, "read") else bytes(body)
+
+
+def _refusal(
+    event_name: str, request: AWSPreparedRequest, status: int, dynamodb: str, s3: str, s3_status: int
+) -> AWSResponse:
+    if ".s3." in event_name:
+        body = f"<Error><Code>{s3}</Code><Message>made up</Message></Error>"
+        return AWSResponse(request.url, s3_status, {}, MockRawResponse(body))  # type: ignore[arg-type]
+    body = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{dynamodb}", "message": "made up"})
+    return AWSResponse(request.url, status, {}, MockRawResponse(body))  # type: ignore[arg-type]
+
+
+def _conflict(request: AWSPreparedRequest) -> AWSResponse:
+    writes = json.loads(_body(request))["TransactItems"]
+    body = json.dumps(
+        {
+            "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+            "Message": "Transaction cancelled",
+            "CancellationReasons": [{"Code": "TransactionConflict"}] + [{"Code": "None"}] * (len(writes) - 1),
+        }
+    )
+    return AWSResponse(request.url, 400, {}, MockRawResponse(body))  # type: ignore[arg-type]
+
+
+def item(number: int, days: float = 40, **more: Any) -> Item:
+    """An item so many days old."""
+    return {
+        "id": {"S": f"o{number:05}"},
+        "createdAt": {"S": f"{NOW - timedelta(days=days):%Y-%m-%dT%H:%M:%S}.000Z"},
+        "total": {"N": str(number)},
+        **more,
+    }
+
+
+@cache
+def clients(who: str) -> tuple[DynamoDBClient, S3Client]:
+    """To make them takes longer than a run."""
+    session: Any = boto3
+    found: Any = tuple(session.client(service, **CREDENTIALS) for service in ("dynamodb", "s3"))
+    if who == "archiver":
+        for client in found:
+            client.meta.events.unregister("before-send", botocore_stubber)
+            client.meta.events.register("before-send", lambda **request: WORLDS[-1].line.send(**request))
+    return found  # type: ignore[no-any-return]
+
+
+WORLDS: list[World] = []
+"""The last one is the one that clients are connected to."""
+
+
+class World:
+    """A table `orders` with the key `id`, a bucket, a state table, and clients over a line that can fail."""
+
+    def __init__(self, *, range_key: bool = False, **settings: Any) -> None:
+        self.range_key = range_key
+        self.now = NOW
+        self.line = Line()
+        self.settings = replace(
+            Settings((TABLE,), BUCKET), **{"segments": 1, "object_items": 3, "batch_size": 3, **settings}
+        )
+        # A line of its own that never fails: what other people use.
+        self.dynamodb, self.s3 = clients("others")
+        self.aws = aws.Aws(*clients("archiver"))
+        WORLDS.append(self)
+        self.s3.create_bucket(Bucket=BUCKET)
+        self.make_table(TABLE)
+        state.create_table(self.dynamodb, STATE)
+
+    def make_table(self, name: str) -> None:
+        """An empty table with the same key."""
+        kinds = {"id": "HASH"} | ({"at": "RANGE"} if self.range_key else {})
+        self.dynamodb.create_table(
+            TableName=name,
+            AttributeDefinitions=[
+                {"AttributeName": one, "AttributeType": "S" if one == "id" else "N"} for one in kinds
+            ],
+            KeySchema=[{"AttributeName": one, "KeyType": kind} for one, kind in kinds.items()],  # type: ignore[typeddict-item]
+            BillingMode="PAY_PER_REQUEST",
+        )
+
+    def put(self, *items: Item, table: str = TABLE) -> None:
+        """Somebody writes."""
+        for one in items:
+            self.dynamodb.put_item(TableName=table, Item=one)
+
+    def delete(self, one: Item) -> None:
+        """Somebody deletes."""
+        self.dynamodb.delete_item(TableName=TABLE, Key=self.key(one))
+
+    def key(self, one: Mapping[str, Any]) -> Item:
+        """The key of an item."""
+        return {name: one[name] for name in (("id", "at") if self.range_key else ("id",))}
+
+    def table(self, name: str = TABLE) -> list[Item]:
+        """What is in a table, in the order of its keys."""
+        pages = self.dynamodb.get_paginator("scan").paginate(TableName=name)
+        return sorted((one for page in pages for one in page["Items"]), key=lambda one: str(self.key(one)))
+
+    def objects(self, prefix: str = "archives/") -> dict[str, bytes]:
+        """What is in the bucket."""
+        listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        return {
+            one["Key"]: self.s3.get_object(Bucket=BUCKET, Key=one["Key"])["Body"].read() for one in listed
+        }
+
+    def context(self, **more: Any) -> run.Context:
+        """For a run over the line."""
+        return run.Context(
+            self.aws, self.settings, clock=lambda: self.now, workers=1, sleep=lambda seconds: None, **more
+        )
+
+    def run(self, **more: Any) -> Result:
+        """One run, an hour after the one before, when no lock of that is left."""
+        self.now += timedelta(hours=1)
+        self.line.dead = False
+        (result,) = run.run(self.context(**more))
+        return result
+
+    def try_run(self) -> Result | None:
+        """One run, that may be killed."""
+        try:
+            return self.run()
+        except KilledError:
+            return None
+
+    def calm(self) -> None:
+        """From here on nothing fails."""
+        self.line = Line()
+
+    def restore(self, table: str = "restored", **wanted: Any) -> Report:
+        """All of the archive, or what is wanted, into a new table."""
+        options = {name: wanted.pop(name) for name in ("overwrite", "dry_run") if name in wanted}
+        if table not in self.dynamodb.list_tables()["TableNames"]:
+            self.make_table(table)
+        return Restore(
+            self.aws, self.settings, table, Wanted(**wanted), sleep=lambda seconds: None, **options
+        ).run()
+
+    def restorable(self) -> list[Item]:
+        """What comes back of the archive now."""
+        if not self.objects():
+            return []
+        self.restore("scratch")
+        found = self.table("scratch")
+        self.dynamodb.delete_table(TableName="scratch")
+        return found
+
+    def calls(self) -> Counter[str]:
+        """Requests over the line, by operation."""
+        return Counter(self.line.requests)
+
+
+@contextmanager
+def world(page_bytes: int | None = None, **settings: Any) -> Iterator[World]:
+    """A new world. With `page_bytes` a page of a scan holds so many bytes instead of a megabyte."""
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        # Time is not what is tested: no pauses, and no quota of retries used up by a test that has many.
+        patch.setattr(standard.ExponentialBackoff, "delay_amount", lambda self, context: 0)
+        patch.setattr(quota.RetryQuota, "acquire", lambda self, amount: True)
+        if page_bytes:
+            patch.setattr(moto_table, "RESULT_SIZE_LIMIT", page_bytes)
+        try:
+            yield World(**settings)
+        finally:
+            WORLDS.pop()
