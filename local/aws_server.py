@@ -119,7 +119,7 @@ def leave_root(needed: list[Path]) -> None:
 def _closed_to(entry: pwd.struct_passwd, needed: list[Path]) -> Path | None:
     """The first path that the user cannot read."""
     # Asked by becoming that user for a moment: modes alone do not tell (ACLs, mounts).
-    groups = os.getgroups()
+    group, groups = os.getegid(), os.getgroups()
     os.setgroups([])
     os.setegid(entry.pw_gid)
     os.seteuid(entry.pw_uid)
@@ -132,7 +132,7 @@ def _closed_to(entry: pwd.struct_passwd, needed: list[Path]) -> Path | None:
         return None
     finally:
         os.seteuid(0)
-        os.setegid(0)
+        os.setegid(group)
         os.setgroups(groups)
 
 

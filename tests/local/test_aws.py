@@ -244,16 +244,14 @@ class TestProcess:
     def test_root_becomes_nobody_where_nobody_can_read_the_code(self, tmp_path: Path) -> None:
         code = (
             "import os, sys; from pathlib import Path; from local.aws_server import leave_root\n"
-            "leave_root([Path(sys.argv[1])]); print(os.getuid(), os.geteuid(), os.getgid(), os.getgroups())"
+            "for path in sys.argv[1:]: leave_root([Path(path)]); print(os.getuid(), os.geteuid(), os.getgid())"
         )
         closed = tmp_path / "closed"
         closed.touch(0o600)
-        users = [
-            subprocess.check_output([sys.executable, "-c", code, path], text=True).split()[:2]
-            for path in ("/etc/passwd", str(closed))
-        ]
-        assert users[0][0] == users[0][1] != "0"
-        assert users[1] == ["0", "0"]
+        command = [sys.executable, "-c", code, str(closed), "/etc/passwd"]
+        first, second = subprocess.check_output(command, text=True, timeout=60).splitlines()
+        assert first == "0 0 0"
+        assert "0" not in second.split()
 
 
 class TestState:
@@ -507,17 +505,15 @@ class TestCommands:
         assert line.startswith("going on without AWS: the AWS emulator did not start: ImportError")
 
     def test_off_and_env(self, run: Run) -> None:
-        run("down")
         done = run("up", EAV_AWS="off")
         assert done.stdout.splitlines()[1:] == ["no AWS emulator: EAV_AWS=off"]
-        assert run("aws-env", EAV_AWS="off").returncode == 1
         secret = "a-real-one"
         theirs = {"EAV_AWS": "env", "AWS_ENDPOINT_URL": ENDPOINT, "AWS_SECRET_ACCESS_KEY": secret}
         done = run("up", **theirs)
         assert done.stdout.splitlines()[1:] == [f"AWS at {ENDPOINT}, named by AWS_ENDPOINT_URL"]
         done = run("aws-env", **theirs)
         assert (done.returncode, done.stdout) == (0, "")
-        assert secret not in done.stderr + run("status", **theirs).stdout
+        assert secret not in done.stderr
 
     def test_a_mistake_is_said_before_anything_is_started(self, run: Run) -> None:
         done = run("up", EAV_AWS="nix")
