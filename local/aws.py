@@ -321,13 +321,20 @@ def _listen(port: int) -> socket.socket:
     # A process that has just ended holds its port for as long as it takes to end its threads.
     deadline = time.monotonic() + PORT_SECONDS
     while port in PORTS and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+        if (listener := _bound(port)) is not None:
+            return listener
         time.sleep(0.02)
     for candidate in random.sample(PORTS, 200):
-        with contextlib.suppress(OSError):
-            return socket.create_server(("127.0.0.1", candidate), backlog=BACKLOG)
+        if (listener := _bound(candidate)) is not None:
+            return listener
     raise LocalError(f"no free port on 127.0.0.1 among 200 tried between {PORTS.start} and {PORTS.stop - 1}")
+
+
+def _bound(port: int) -> socket.socket | None:
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+    except OSError:
+        return None
 
 
 def _answers(port: int, seconds: float) -> bool:
