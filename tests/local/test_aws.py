@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from local.errors import LocalError
 from local.place import Place
 from local.processes import lives, wait_for_end
 from tests.aws import Aws
+from tests.jobs.waiting import until
 
 ENDPOINT = "http://127.0.0.1:1"
 # Removes the folder when the tests end, even by a kill: the emulator ends by itself when its clone is gone.
@@ -111,13 +111,6 @@ def has_open(pid: int, path: Path) -> bool:
     return str(path) in [one.path for one in psutil.Process(pid).open_files()]
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 class TestProcess:
     def test_real_boto3_puts_and_gets_through_it(self, place: Place) -> None:
         found = up(place)
@@ -176,7 +169,7 @@ class TestProcess:
         command = [sys.executable, "-c", code, str(place.clone), str(place.outside)]
         with place.lock():
             both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-            wait_until(lambda: all(has_open(one.pid, place.folder / "lock") for one in both))
+            until(lambda: all(has_open(one.pid, place.folder / "lock") for one in both))
         pids = {one.communicate(timeout=60)[0] for one in both}
         assert [one.returncode for one in both] == [0, 0]
         assert pids == {f"{process_of(up(place)).pid}\n"}
@@ -428,7 +421,10 @@ def test_a_web_page_gets_nothing() -> None:
     assert answer(HTTP_HOST="rebound.example:20001") == answer() == "403"
 
 
-def test_a_service_that_is_not_emulated_says_so_at_once(place: Place) -> None:
+def test_a_service_that_is_not_emulated_says_so_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
     client = boto3.client(
         "lambda",
         endpoint_url=up(place).url,
