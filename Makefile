@@ -14,7 +14,7 @@ ARGS ?=
 # Test processes at once: two by default, since each holds connections and a database of its own.
 WORKERS ?= 2
 
-.PHONY: help up down psql url destroy test lint lint-python lint-sql bench lock runtime dev server-packages
+.PHONY: help up down psql url aws-env destroy test lint lint-python lint-sql bench lock runtime dev server-packages
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ up: runtime ## set up everything, migrate, and run live telemetry of this host t
 	@DATABASE_URL="$$($(PYTHON_VENV) -m local url)" && export DATABASE_URL && $(PYTHON_VENV) -m alembic upgrade head
 	@$(PYTHON_VENV) -m local demo
 
-down: runtime ## stop the local server; its data stays
+down: runtime ## stop the local server, whose data stays, and the AWS emulator, whose data is gone
 	@$(PYTHON_VENV) -m local down
 
 psql: runtime ## a psql session on the local database
@@ -34,6 +34,10 @@ psql: runtime ## a psql session on the local database
 url: ## print the local DATABASE_URL and nothing else
 	@requirements/install runtime >&2
 	@$(PYTHON_VENV) -m local url
+
+aws-env: ## print what a shell evaluates to use the local AWS emulator: eval "$(make aws-env)"
+	@requirements/install runtime >&2
+	@$(PYTHON_VENV) -m local aws-env
 
 destroy: runtime ## stop the local server and remove its data (asks first)
 	@$(PYTHON_VENV) -m local destroy $(ARGS)

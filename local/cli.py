@@ -1,19 +1,23 @@
-"""`python -m local`: the PostgreSQL of this clone."""
+"""`python -m local`: the PostgreSQL of this clone, and the AWS emulator beside it."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
+import psutil
 from psycopg import conninfo
 
-from local import database_url, packages
+from local import aws, database_url, packages
 from local.errors import LocalError
 from local.place import Place
 from local.server import Server, current_server, destroy, find_server, own_server, say_on_stderr, wanted
@@ -24,6 +28,9 @@ EPILOG = """\
 Which server: DATABASE_URL if it is set, else a Docker daemon that answers, else server programs of this
 machine. EAV_SERVER=url, docker or binaries forces one. Data stays in .local/ of the clone (or a Docker
 volume) until destroy.
+
+AWS is an emulator on loopback that keeps all in memory, until down. EAV_AWS=off leaves it out; EAV_AWS=env
+uses the one of AWS_ENDPOINT_URL and starts nothing.
 """
 
 
@@ -55,7 +62,7 @@ def _guarded(run: Callable[[], int]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m local",
-        description="The local PostgreSQL of this clone.",
+        description="The local PostgreSQL of this clone, and the AWS emulator beside it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -66,13 +73,18 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    command("up", _up, "start the server, making or installing it if need be; prints which one it is")
-    command("down", _down, "stop it; the data stays")
-    command("url", _url, "print its URL and nothing else; exit code 1 if it is down")
+    command("up", _up, "start both, making or installing the server if need be; prints which they are")
+    command("down", _down, "stop both; the data of the server stays, that of the emulator is gone")
+    command("url", _url, "print the server's URL and nothing else; exit code 1 if it is down")
+    command(
+        "aws-env", _aws_env, "print what a shell evaluates to use the emulator; exit code 1 if it is down"
+    )
     command("psql", lambda options: _psql([]), "open psql on it; further arguments are psql's")
-    status = command("status", _status, "show what is up and where its data is; exit code 1 if it is down")
+    status = command(
+        "status", _status, "show what is up and where its data is; exit code 1 if the server is down"
+    )
     status.add_argument("--json", action="store_true", help="for scripts: one JSON object")
-    removal = command("destroy", _destroy, "stop it and remove its data for ever")
+    removal = command("destroy", _destroy, "stop both and remove their data for ever")
     removal.add_argument("--yes", action="store_true", help="do not ask")
     command("install", _install, "install server packages that are missing; starts nothing")
     command("demo", lambda options: _demo([]), "run live telemetry of this host through the platform")
@@ -80,11 +92,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(_: argparse.Namespace) -> int:
-    print(find_server().origin)
+    aws.wanted()  # a mistake in it is said before anything is started
+    print(find_server().origin, flush=True)
+    try:
+        found = aws.find_aws()
+    except (LocalError, OSError) as error:
+        # Most of the platform does without, and what does not will say so.
+        say_on_stderr(f"going on without AWS: {error}")
+        return 0
+    print(found.origin if found else "no AWS emulator: EAV_AWS=off")
     return 0
 
 
 def _down(_: argparse.Namespace) -> int:
+    code = 0
+    try:
+        if origin := aws.stop():
+            print(f"stopped: {origin}; what it held is gone")
+    except LocalError as error:
+        say_on_stderr(f"error: {error}")
+        code = 1
     server = own_server()
     if server is None:
         print("no local PostgreSQL is up")
@@ -93,11 +120,20 @@ def _down(_: argparse.Namespace) -> int:
         print(f"stopped: {server.origin}; its data stays")
     if os.environ.get("DATABASE_URL"):
         say_on_stderr("the server of DATABASE_URL is not ours to stop")
-    return 0
+    return code
 
 
 def _url(_: argparse.Namespace) -> int:
     print(_up_now().url)
+    return 0
+
+
+def _aws_env(_: argparse.Namespace) -> int:
+    if aws.wanted() == "env":
+        # Nothing to change, and what is there may be real credentials: not to be printed.
+        say_on_stderr("EAV_AWS=env: the AWS of this environment is used as it is")
+        return 0
+    print(*aws.shell_lines(aws.environment()), sep="\n")
     return 0
 
 
@@ -127,6 +163,7 @@ def _status(options: argparse.Namespace) -> int:
             "url": database_url.masked(server.url),
             **_facts(server),
         }
+    facts["aws"] = _aws_facts()
     if options.json:
         print(json.dumps(facts))
     else:
@@ -134,6 +171,26 @@ def _status(options: argparse.Namespace) -> int:
             shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
             print(f"{name.replace('_', ' '):<14} {shown}")
     return 0 if server else 1
+
+
+def _aws_facts() -> dict[str, Any]:
+    try:
+        found = aws.current_aws()
+        if found is None:
+            return {"up": False, "hint": aws.why_none()}
+    except LocalError as error:
+        return {"up": False, "hint": str(error)}
+    facts: dict[str, Any] = {"up": True, "kind": aws.wanted(), "url": found.url}
+    if found.process is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            up_for = timedelta(seconds=round(time.time() - found.process.create_time()))
+            facts |= {
+                "process": found.process.pid,
+                "up_for": str(up_for),
+                "memory": f"{found.process.memory_info().rss // 2**20} MB",
+                "log": str(found.log),
+            }
+    return facts
 
 
 def _facts(server: Server) -> dict[str, Any]:
@@ -166,11 +223,11 @@ def _destroy(options: argparse.Namespace) -> int:
     if not options.yes:
         if not sys.stdin.isatty():
             raise LocalError("destroy removes all local data: say --yes to mean it")
-        answer = input("Remove the local server of this clone and all its data? Type yes: ")
+        answer = input("Remove the local servers of this clone and all their data? Type yes: ")
         if answer.strip().lower() != "yes":
             print("nothing removed")
             return 1
-    removed = destroy()
+    removed = aws.destroy() + destroy()
     print("\n".join(f"removed {line}" for line in removed) or "there was nothing to remove")
     return 0
 

@@ -28,6 +28,7 @@ from local import binaries as binaries_module
 from local.binaries import Binaries
 from local.errors import ClusterError, PortTakenError
 from local.osuser import OsUser, server_user
+from local.processes import lives, wait_for_end
 from local.settings import DATABASE, SUPERUSER, THROWAWAY, Value, parse, render, server_settings
 
 CONFIG = "eav.conf"
@@ -201,10 +202,10 @@ class Cluster:
         postmaster.suspend()  # so that no child is born between the listing and the kill
         processes = [postmaster, *postmaster.children(recursive=True)]
         postmaster.kill()
-        for process in _wait_for_end(processes, patience):
+        for process in wait_for_end(processes, patience):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        if alive := _wait_for_end(processes, 30.0):
+        if alive := wait_for_end(processes, 30.0):
             raise ClusterError(f"processes of the cluster in {self.data_dir} outlived SIGKILL: {alive}")
 
     def promote(self) -> None:
@@ -223,7 +224,7 @@ class Cluster:
         try:
             process = psutil.Process(pid)
             # After a reboot the number may be anybody's: ours is the one started on this very folder.
-            ours = _lives(process) and str(self.data_dir) in process.cmdline()
+            ours = lives(process) and str(self.data_dir) in process.cmdline()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return None
         return process if ours else None
@@ -520,24 +521,6 @@ def _write_private(path: Path, content: str, os_user: OsUser) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
         stream.write(content)
     os_user.own(path)
-
-
-def _lives(process: psutil.Process) -> bool:
-    """False for ended ones, and for those ended but not yet collected by their parent."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _wait_for_end(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Wait until all have ended, collected by their parent or not; returns those that still live."""
-    deadline = time.monotonic() + seconds
-    while alive := [process for process in processes if _lives(process)]:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.01)
-    return alive
 
 
 def telling(lines: Sequence[str]) -> str:

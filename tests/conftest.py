@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psutil
@@ -22,6 +22,9 @@ import pytest
 from psycopg import sql
 
 from local.server import Server, become, test_server
+
+if TYPE_CHECKING:
+    from tests.aws import Aws
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY, MEMORY_NEEDED = Path("/dev/shm"), 4 * 2**30  # noqa: S108  (what is made there has names of its own)
@@ -182,3 +185,12 @@ def empty_database(new_database: Callable[..., Database]) -> Database:
 def database(new_database: Callable[..., Database], template: str) -> Database:
     """A migrated database of this test's own, which may commit what it likes."""
     return new_database(template)
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """DynamoDB and S3 on loopback, empty, and named by this test's environment."""
+    from tests.aws import emulator  # only here: moto takes a second to import
+
+    with emulator(monkeypatch) as found:
+        yield found

@@ -18,6 +18,7 @@ FAKE_PYTHON = """\
 echo "$*" >> calls
 case "$*" in
     *"local url"*) echo "postgresql://u@127.0.0.1:5432/eav" ;;
+    *"local aws-env"*) echo "export AWS_REGION=us-east-1" ;;
     *pytest*) echo "==== 3 passed in 0.01s ====" ;;
 esac
 case "$*" in
@@ -94,6 +95,9 @@ class TestMake:
     def test_make_url_prints_the_url_and_nothing_else(self, clone: Path) -> None:
         assert make(clone, "url").stdout == "postgresql://u@127.0.0.1:5432/eav\n"
 
+    def test_make_aws_env_prints_what_a_shell_evaluates_and_nothing_else(self, clone: Path) -> None:
+        assert make(clone, "aws-env").stdout == "export AWS_REGION=us-east-1\n"
+
     @pytest.mark.parametrize("step", ["local up", "local url", "alembic upgrade head", "local demo"])
     def test_make_up_stops_at_the_first_step_that_fails(self, clone: Path, step: str) -> None:
         steps = ["local up", "local url", "alembic upgrade head", "local demo"]
@@ -102,8 +106,10 @@ class TestMake:
         assert ran == steps[: steps.index(step) + 1]
 
     def test_make_alone_lists_the_commands(self, clone: Path) -> None:
-        listed = re.findall(r"^ +make ([a-z]+) ", make(clone).stdout, re.MULTILINE)
-        assert {"up", "down", "test", "lint", "bench", "psql", "url", "destroy", "lock"} <= set(listed)
+        listed = re.findall(r"^ +make ([a-z-]+) ", make(clone).stdout, re.MULTILINE)
+        assert {"up", "down", "test", "lint", "bench", "psql", "url", "aws-env", "destroy", "lock"} <= set(
+            listed
+        )
 
 
 class TestInstall:

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
 import pytest
 from moto.core.exceptions import JsonRESTError
 from moto.kinesis.models import Record, kinesis_backends
-from moto.server import ThreadedMotoServer
 from types_boto3_kinesis import KinesisClient
 
-ACCOUNT, REGION = "123456789012", "us-east-1"
+from tests import aws
+
 STREAM = "values"
 SOURCE = f"kinesis://{STREAM}"
 FIRST_NUMBER = 49590338271490256608559692538361571095921575989136588898
@@ -31,7 +30,6 @@ class Emulator:
     url: str
     client: KinesisClient
     patch: pytest.MonkeyPatch = field(repr=False)
-    environment: dict[str, str] = field(default_factory=dict)
 
     def create(self, shards: int = 1, name: str = STREAM) -> list[str]:
         """A new stream; the ids of its shards."""
@@ -40,7 +38,7 @@ class Emulator:
 
     @property
     def _backend(self) -> Any:
-        return kinesis_backends[ACCOUNT][REGION]
+        return kinesis_backends[aws.ACCOUNT][aws.REGION]
 
     def shard(self, shard_id: str) -> Any:
         """The emulator's own record of a shard."""
@@ -101,23 +99,5 @@ class Emulator:
 
 @contextmanager
 def emulator(patch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A service without any stream; the environment is that of somebody who may use it."""
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        environment = {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        for name in ("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN"):
-            patch.delenv(name, raising=False)
-        kinesis_backends[ACCOUNT][REGION].reset()
-        yield Emulator(environment["AWS_ENDPOINT_URL"], boto3.client("kinesis"), patch, environment)
-    finally:
-        server.stop()
+    """A service without any stream, which the environment names."""
+    yield Emulator(aws.use_emulator(patch), aws.client("kinesis"), patch)

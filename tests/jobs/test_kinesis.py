@@ -380,12 +380,11 @@ def test_mistakes_are_one_line(
     assert "give one kinesis:// stream and nothing else" in error_of(SOURCE, "x.ndjson")
     assert "are of a stream" in error_of("x.ndjson", "--follow")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.delenv("AWS_REGION")
     assert "no region" in error_of(SOURCE)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     assert "no credentials" in error_of(SOURCE)
 
 

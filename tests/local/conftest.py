@@ -30,6 +30,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment without what would choose a server."""
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.delenv("EAV_SERVER", raising=False)
+    monkeypatch.delenv("EAV_AWS", raising=False)
     return monkeypatch
 
 

@@ -37,7 +37,8 @@ def run() -> Iterator[Run]:
             return subprocess.run(
                 [sys.executable, "-m", "local", *arguments],
                 cwd=clone,
-                env={**clean, "EAV_SERVER": "binaries", **environ},
+                # The emulator is tested in test_aws.py.
+                env={**clean, "EAV_SERVER": "binaries", "EAV_AWS": "off", **environ},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

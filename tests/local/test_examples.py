@@ -5,10 +5,10 @@ from types import ModuleType
 
 import pytest
 
-from local import cluster, database_url, settings
+from local import aws, cluster, database_url, settings
 
 
-@pytest.mark.parametrize("module", [cluster, database_url, settings])
+@pytest.mark.parametrize("module", [aws, cluster, database_url, settings])
 def test_examples_in_docstrings_hold(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
