@@ -280,9 +280,8 @@ def restore_command(args: argparse.Namespace) -> int:
     else:
         _facts(
             {
-                "would be restored"
-                if args.dry_run
-                else "restored": f"{report.restored:,} of {report.objects:,} objects",
+                f"{'would be ' if args.dry_run else ''}restored": f"{report.restored:,} items"
+                f" of {report.objects:,} objects",
                 "there already, the same": f"{report.identical:,}",
                 "there in another version, left alone": f"{report.newer:,}",
                 "not restored: changed or deleted while archived": f"{report.not_ours:,}",

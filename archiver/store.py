@@ -48,6 +48,7 @@ class Store:
                     Key=key,
                     Body=body,
                     ContentType="application/json",
+                    ChecksumAlgorithm="SHA256",
                     ChecksumSHA256=base64.b64encode(hashlib.sha256(body).digest()).decode(),
                     **arguments,
                 )

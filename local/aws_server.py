@@ -71,7 +71,18 @@ def application() -> WsgiApp:
     dispatcher = DomainDispatcherApplication(create)
     for service in WARM:
         dispatcher.app_instances[service] = create(service)
-    return no_browsers(dispatcher)
+    return no_browsers(one_at_a_time(dispatcher))
+
+
+def one_at_a_time(app: WsgiApp) -> WsgiApp:
+    """Requests wait for each other: moto copies a table for a transaction while another request may write to it."""
+    lock = threading.Lock()
+
+    def alone(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        with lock:
+            return app(environ, start_response)
+
+    return alone
 
 
 def no_browsers(app: WsgiApp) -> WsgiApp:

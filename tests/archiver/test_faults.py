@@ -37,9 +37,13 @@ class Witness:
         self.world = world
         self.items: dict[str, Item] = {}
         self.deleted: set[str] = set()
+        self.again: set[str] = set()
+        """Written anew after they had left: their earlier version is in the archive, whatever becomes of this one."""
 
     def put(self, one: Item) -> None:
         """Somebody writes it, over what is there."""
+        if one["id"]["S"] in self.items and not any(one["id"] == other["id"] for other in self.world.table()):
+            self.again.add(one["id"]["S"])
         self.world.put(one)
         self.items[one["id"]["S"]] = one
         self.deleted.discard(one["id"]["S"])
@@ -57,7 +61,8 @@ class Witness:
         if any(one["id"]["S"] == key for one in self.world.table()):
             self.world.delete({"id": {"S": key}})
             self.items.pop(key)
-            self.deleted.add(key)
+            if key not in self.again:
+                self.deleted.add(key)
 
     def check(self) -> None:
         """Nothing is lost, and nothing that others deleted would come back."""

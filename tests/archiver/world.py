@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ class Line:
             case "truncate" if operation == "PutObject":
                 request.body = bytes(_body(request)[: len(_body(request)) // 2])
                 request.headers["Content-Length"] = str(len(request.body))
-        with botocore_stubber_on():
+        with EMULATOR, botocore_stubber_on():
             found = botocore_stubber.process_request(request)
         assert found is not None
         status, headers, body = found
@@ -102,6 +103,10 @@ class Line:
             body = body[: len(body) // 2]
             headers["content-length"] = str(len(body))
         return AWSResponse(request.url, status, headers, MockRawResponse(body))  # type: ignore[arg-type]
+
+
+EMULATOR = threading.RLock()
+"""One request at a time: the emulator copies tables while others write to them."""
 
 
 @contextmanager

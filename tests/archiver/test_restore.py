@@ -1,0 +1,277 @@
+"""What comes back, what does not, and what is asked for first."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from archiver.errors import ArchiverError
+from archiver.items import Item
+from archiver.restore import Restore, Wanted
+from tests.archiver.world import BUCKET, TABLE, World, item
+
+SOURCE_SHAPE = {
+    "archiveDate": "2024-01-20T02:00:00.000Z",
+    "itemCount": 2,
+    "cutoffDays": 30,
+    "items": [
+        {
+            "id": "u-1",
+            "name": "Item name",
+            "description": "Item description",
+            "createdAt": "2023-12-15T10:30:00.000Z",
+        },
+        {
+            "id": "u-2",
+            "count": 3,
+            "share": 0.5,
+            "big": 12345678901234567890.25,
+            "open": True,
+            "tags": ["a", None],
+        },
+    ],
+}
+FOREIGN = "archives/2024/01/20/archive-1705747200000.json"
+
+
+@pytest.fixture
+def archived(world: World) -> World:
+    """Ten items in the archive, in several objects, and none in the table."""
+    world.put(*[item(number, group={"S": "even" if number % 2 == 0 else "odd"}) for number in range(10)])
+    world.run()
+    assert world.table() == []
+    return world
+
+
+def ids(items: list[Item]) -> list[str]:
+    return [one["id"]["S"] for one in items]
+
+
+def test_all_of_it_into_another_table(archived: World) -> None:
+    report = archived.restore()
+    assert (report.restored, report.objects, report.problems) == (10, len(archived.objects()), [])
+    assert ids(archived.table("restored")) == [f"o{number:05}" for number in range(10)]
+
+
+def test_again_changes_nothing(archived: World) -> None:
+    archived.restore()
+    before = archived.table("restored")
+    report = archived.restore()
+    assert (report.restored, report.identical, report.newer) == (0, 10, 0)
+    assert archived.table("restored") == before
+
+
+def test_an_object(archived: World) -> None:
+    name = min(archived.objects())
+    expected = [one["id"] for one in json.loads(archived.objects()[name])["items"]]
+    archived.restore(objects=[f"s3://{BUCKET}/{name}"])
+    assert ids(archived.table("restored")) == expected
+
+
+def test_a_day(archived: World) -> None:
+    archived.restore(day="2024-01-20")
+    assert len(archived.table("restored")) == 10
+    with pytest.raises(ArchiverError, match=r"no archives in s3://archive/archives/2024/01/21/"):
+        archived.restore(day="2024-01-21")
+
+
+@pytest.mark.parametrize("day", ["2024-1-20", "yesterday", "2024-02-30", ""])
+def test_what_is_no_day(archived: World, day: str) -> None:
+    with pytest.raises(ArchiverError, match=r"is no day: write it like 2024-01-20|no archives"):
+        archived.restore(day=day or "x")
+
+
+def test_a_key_reads_only_its_object(archived: World) -> None:
+    archived.calm()
+    report = archived.restore(key=("S:o00007",))
+    assert ids(archived.table("restored")) == ["o00007"]
+    assert report.restored == 1
+    # A manifest for each object, and the one object that has it.
+    assert archived.calls()["GetObject"] == len(archived.objects()) + 1
+
+
+def test_a_key_that_does_not_fit_the_table(archived: World) -> None:
+    with pytest.raises(ArchiverError, match=r"the key of restored is id: give a value for each"):
+        archived.restore(key=("S:a", "S:b"))
+
+
+def test_a_filter(archived: World) -> None:
+    archived.restore(filter="group == 'even' && total > `4`")
+    assert ids(archived.table("restored")) == ["o00006", "o00008"]
+    with pytest.raises(ArchiverError, match=r"is no JMESPath"):
+        archived.restore(filter="group ==")
+
+
+def test_by_the_table_it_came_from(archived: World) -> None:
+    archived.restore(source_table="another")
+    assert archived.table("restored") == []
+    archived.restore(source_table=TABLE)
+    assert len(archived.table("restored")) == 10
+
+
+def test_a_dry_run_writes_nothing(archived: World) -> None:
+    assert archived.restore(dry_run=True).restored == 10
+    assert archived.table("restored") == []
+
+
+def test_never_over_another_version_unless_told(archived: World) -> None:
+    newer, older = item(1, days=1), item(2, days=400)
+    archived.put(newer, older)
+    report = archived.restore(TABLE)
+    assert (report.restored, report.newer) == (8, 2)
+    assert archived.table()[1:3] == [newer, older]
+
+    report = archived.restore(TABLE, overwrite="older")
+    assert (report.restored, report.identical, report.newer) == (1, 8, 1)
+    assert archived.table()[1] == newer
+    assert archived.table()[2]["group"] == {"S": "even"}
+
+    assert archived.restore(TABLE, overwrite="always").restored == 10
+    assert archived.table()[1]["group"] == {"S": "odd"}
+
+
+@pytest.mark.parametrize("overwrite", ["never", "older", "always"])
+def test_of_an_item_archived_twice_the_last_version_comes_back(archived: World, overwrite: str) -> None:
+    last = item(3, days=35, group={"S": "again"})
+    archived.put(last)
+    archived.run()
+    archived.restore(overwrite=overwrite)
+    assert archived.table("restored")[3] == last
+
+
+def test_what_others_changed_or_deleted_meanwhile_does_not_come_back(world: World) -> None:
+    known: Item = {**item(9, days=1, note={"S": "known"}), "id": {"S": "a"}}
+    world.put(known, *[item(number) for number in range(4)])
+    changed = item(1, note={"S": "changed"})
+
+    def interfere(number: int, operation: str) -> None:
+        if operation == "TransactWriteItems" and world.calls()[operation] == 2:
+            world.put(changed)
+            world.delete(item(2))
+
+    world.line.others = interfere
+    result = world.run()
+    assert (result.stats.archived, result.stats.deleted, result.stats.kept) == (4, 2, 2)
+    world.line.others = lambda *_: None
+    manifest = json.loads(next(iter(world.objects("manifests/").values())))
+    assert {(one["item"], one["why"]) for one in manifest["kept"]} == {(1, "changed"), (2, "gone")}
+    assert manifest["status"] == "complete"
+    report = world.restore()
+    assert ids(world.table("restored")) == ["o00000", "o00003"]
+    assert report.not_ours == 2
+    assert changed in world.table()
+
+
+def test_while_deletes_are_under_way_only_what_has_left_comes_back(world: World) -> None:
+    world.put(*[item(number) for number in range(4)])
+    world.line.plan = lambda number, operation: (
+        "kill after" if operation == "TransactWriteItems" and world.calls()[operation] == 2 else None
+    )
+    assert world.try_run() is None
+    world.calm()
+    report = world.restore()
+    assert ids(world.table("restored")) == ["o00000", "o00001"]
+    assert report.unfinished == list(world.objects())
+    world.delete(item(3))
+    assert world.run().finished
+    world.restore()
+    assert ids(world.table("restored")) == ["o00000", "o00001", "o00002"]
+
+
+def test_an_object_for_which_nothing_was_deleted_does_not_come_back(world: World) -> None:
+    """Its items are in the table, or were changed or deleted since: the archive has no word on them."""
+    world.put(item(1))
+    for after in (1, 2):  # behind the object, and behind its manifest
+        world.line.plan = lambda number, operation, after=after: (  # type: ignore[misc]
+            "kill after" if operation == "PutObject" and world.calls()[operation] == after else None
+        )
+        world.line.requests.clear()
+        assert world.try_run() is None
+        world.calm()
+    assert len(world.objects()) == 2
+    world.delete(item(1))
+    report = world.restore()
+    assert sorted(report.abandoned) == sorted(world.objects())
+    assert world.table("restored") == []
+
+
+def test_an_archive_of_the_documented_shape(world: World) -> None:
+    world.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=json.dumps(SOURCE_SHAPE, indent=2).encode())
+    report = world.restore()
+    assert report.unverified == [FOREIGN]
+    first, second = world.table("restored")
+    assert first["name"] == {"S": "Item name"}
+    assert second["big"] == {"N": "1.2345678901234567e+19"}
+    assert second["tags"] == {"L": [{"S": "a"}, {"NULL": True}]}
+    world.restore("one", objects=[FOREIGN], filter="name")
+    assert ids(world.table("one")) == ["u-1"]
+
+
+def test_numbers_of_another_maker_keep_their_digits(world: World) -> None:
+    body = b'{"archiveDate": "x", "itemCount": 1, "cutoffDays": 1, "items": [{"id": "a", "n": 0.12345678901234567890}]}'
+    world.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=body)
+    world.restore()
+    assert world.table("restored")[0]["n"] == {"N": "0.12345678901234567890"}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "is no archive"),
+        (b'{"itemCount": 2, "items": []}', "it says 2 items and has 0"),
+        (b'{"itemCount": 1, "items": [{"name": "x"}]}', "an item has no id, which is in the key of restored"),
+        (b"[1, 2]", "is no archive"),
+    ],
+)
+def test_garbage_is_said_and_the_rest_comes_back(archived: World, body: bytes, says: str) -> None:
+    archived.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=body)
+    report = archived.restore()
+    assert [says in one for one in report.problems] == [True]
+    assert FOREIGN in report.problems[0]
+    assert len(archived.table("restored")) == 10
+
+
+def test_a_damaged_object_is_not_restored(archived: World) -> None:
+    name = min(archived.objects())
+    body = archived.objects()[name]
+    archived.s3.put_object(Bucket=BUCKET, Key=name, Body=body.replace(b"o0000", b"o1000", 1))
+    report = archived.restore()
+    assert len(report.problems) == 1
+    assert f"s3://{BUCKET}/{name} is not what was written" in report.problems[0]
+    assert not any(one.startswith("o1") for one in ids(archived.table("restored")))
+
+
+def test_objects_in_an_archive_class_are_requested_and_gone_on_with(archived: World) -> None:
+    """Asked for once, waited for, and then restored by the same command."""
+    frozen = min(archived.objects())
+    body = archived.objects()[frozen]
+    archived.s3.put_object(Bucket=BUCKET, Key=frozen, Body=body, StorageClass="GLACIER")
+    report = archived.restore()
+    assert report.requested == [frozen]
+    assert not report.ready
+    assert 0 < len(archived.table("restored")) < 10
+    head = archived.s3.head_object(Bucket=BUCKET, Key=frozen)
+    assert "Restore" in head
+    report = archived.restore()
+    assert report.ready, report
+    assert len(archived.table("restored")) == 10
+
+
+def test_throttled_writes_are_tried_again(archived: World) -> None:
+    calls = iter(range(100))
+    archived.line.plan = lambda number, operation: (
+        "conflict" if operation == "TransactWriteItems" and next(calls) % 2 == 0 else None
+    )
+    assert archived.restore().restored == 10
+    archived.line.plan = lambda number, operation: "conflict" if operation == "TransactWriteItems" else None
+    report = archived.restore("other")
+    assert len(report.problems) == len(archived.objects())
+    assert "10 tries" in report.problems[0]
+
+
+def test_a_table_that_is_not_there(archived: World) -> None:
+    with pytest.raises(
+        ArchiverError, match="could not describe the table nowhere: ResourceNotFoundException"
+    ):
+        Restore(archived.aws, archived.settings, "nowhere", Wanted()).run()
