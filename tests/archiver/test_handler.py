@@ -15,6 +15,7 @@ from archiver.errors import ArchiverError
 from archiver.settings import DESCRIBED
 from tests.archiver.world import BUCKET, TABLE, World, item
 
+
 class Now:
     """The standard output of the moment."""
 

@@ -70,7 +70,8 @@ def test_a_mistake_is_one_line(wrong: dict[str, str], says: str) -> None:
 
 def test_what_is_described_is_what_is_read_and_documented() -> None:
     source = Path(settings.__file__).read_text(encoding="utf-8")
+    assert all(source.count(f'"{name}"') > 1 for name in settings.DESCRIBED), "described, and never read"
     read = set(re.findall(r'environment(?:\.get\(|, )"([A-Z_]+)"', source))
-    assert read == set(settings.DESCRIBED)
+    assert read <= settings.DESCRIBED.keys()
     page = (Path(settings.__file__).parents[1] / "docs/archiver.md").read_text(encoding="utf-8")
     assert {name for name in settings.DESCRIBED if f"`{name}`" not in page} == set()
