@@ -122,8 +122,9 @@ PLACES = {
     if (numbers := [number for number, one in enumerate(QUIET) if one == operation])
 }
 """For each operation the first, a middle and the last time it is called, as numbers of requests."""
-ENDING: tuple[Fault, ...] = ("refuse", "kill before", "kill after")
-PASSING: tuple[Fault, ...] = ("throttle", "error", "timeout before", "timeout after")
+# To be killed before a call is to be killed after the one before it.
+ENDING: tuple[Fault, ...] = ("refuse", "kill after")
+PASSING: tuple[Fault, ...] = ("throttle", "error", "timeout after")
 
 
 def only_for(operation: str) -> tuple[Fault, ...]:

@@ -261,13 +261,20 @@ class World:
         ).run()
 
     def restorable(self) -> list[Item]:
-        """What comes back of the archive now."""
-        if not self.objects():
+        """What would come back of the archive now, had the table nothing of it."""
+        if "Contents" not in self.s3.list_objects_v2(Bucket=BUCKET, Prefix="archives/"):
             return []
-        self.restore("scratch")
-        found = self.table("scratch")
-        self.dynamodb.delete_table(TableName="scratch")
-        return found
+        found: dict[str, Item] = {}
+
+        class Collect(Restore):
+            """Writes into `found`, in which the first to come stays, as in a table."""
+
+            def _put_batch(self, batch: list[Item], time_attribute: str) -> None:
+                for one in batch:
+                    found.setdefault(str(self._key_text(one)), one)
+
+        Collect(self.aws, self.settings, TABLE, Wanted()).run()
+        return [found[key] for key in sorted(found)]
 
     def calls(self) -> Counter[str]:
         """Requests over the line, by operation."""
