@@ -69,14 +69,17 @@ def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
 
 
 def is_partition(connection: Connection) -> set[tuple[str, str]]:
-    """(schema, name) of every partition, its copy while it is compacted, and every index on one.
+    """(schema, name) of every partition, its copy while it is compacted or restored, and every index on one.
 
-    pg_partman and ops.compaction_watch make them, not the metadata.
+    pg_partman and functions of ops make them, not the metadata. One that is detached, until it is dropped, is still one.
     """
+    archives = connection.scalar(sa.text("SELECT to_regclass('ops.partition_archives') IS NOT NULL"))
+    detached = "SELECT a.partition FROM ops.partition_archives AS a WHERE a.status = 'detached'"
     rows = connection.execute(
         sa.text(
             "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE (c.relispartition OR c.relname LIKE '%\\_compacting%') AND n.nspname = ANY(:schemas)"
+            " WHERE (c.relispartition OR c.relname ~ '_(compacting|restoring)'"
+            f" OR c.oid::regclass::text IN ({detached if archives else 'SELECT NULL'})) AND n.nspname = ANY(:schemas)"
         ),
         {"schemas": sorted(OWN_SCHEMAS)},
     )
