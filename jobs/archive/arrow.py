@@ -56,9 +56,9 @@ class Arrow:
                     return
 
     def load(self, table: str, rows: pa.Table) -> None:
-        """COPY rows into a table that has their columns."""
+        """COPY rows into a temporary table that has their columns."""
         with _translated(), self._connection.cursor() as cursor:
-            cursor.adbc_ingest(table, rows, mode="append")
+            cursor.adbc_ingest(table, rows, mode="append", temporary=True)
 
 
 @contextmanager
