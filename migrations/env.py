@@ -78,7 +78,7 @@ def is_partition(connection: Connection) -> set[tuple[str, str]]:
     rows = connection.execute(
         sa.text(
             "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE (c.relispartition OR c.relname ~ '_(compacting|restoring)'"
+            " WHERE (c.relispartition OR c.relname ~ '_compacting|^restoring_[0-9]'"
             f" OR c.oid::regclass::text IN ({detached if archives else 'SELECT NULL'})) AND n.nspname = ANY(:schemas)"
         ),
         {"schemas": sorted(OWN_SCHEMAS)},

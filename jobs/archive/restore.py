@@ -15,7 +15,7 @@ from jobs.archive import arrow
 from jobs.archive.export import Candidate, Says, downloaded
 from jobs.archive.folder import temporary
 from jobs.archive.settings import Settings
-from jobs.archive.store import DamagedError, File, Store
+from jobs.archive.store import DamagedError, File, NotYetError, Store, StoreError
 from jobs.compact import LOCK_WAIT, GaveWayError, retrying
 from jobs.errors import JobsError
 
@@ -78,10 +78,10 @@ def restore(connection: db.Connection, settings: Settings, archive: Archive, kee
     """
     files = [File(**one) for one in archive.files]
     store = Store(Settings(archive.bucket, settings.prefix, settings.kms_key_id))
-    store.thaw(files)
     how = _open(connection, archive)
     try:
         if how == "load":
+            store.thaw(files)
             _load(connection, store, archive, files)
         step = partial(
             _one, connection, "SELECT ops.restore_attach(%s, %s, %s)", archive.archive_id, keep, LOCK_WAIT
@@ -90,12 +90,15 @@ def restore(connection: db.Connection, settings: Settings, archive: Archive, kee
     except GaveWayError as reason:
         raise JobsError(f"{archive.partition} could not be attached: {reason}; run this again") from None
     except errors.DataCorrupted as error:
-        connection.execute("SELECT ops.restore_abandon(%s)", [archive.archive_id])
+        _abandon(connection, archive)
         raise DamagedError(db.one_line(error)) from None
+    except (StoreError, DamagedError, NotYetError):
+        _abandon(connection, archive)
+        raise
     finally:
         if not connection.closed:
             connection.execute("SELECT pg_advisory_unlock(6644088, %s)", [archive.archive_id])
-    log.info("%s: attached, %s rows, kept for %s", archive.partition, f"{rows:,}", keep)
+    log.info("%s: attached, %s rows, kept for %d days", archive.partition, f"{rows:,}", keep.days)
     return rows
 
 
@@ -107,6 +110,10 @@ def _open(connection: db.Connection, archive: Archive) -> str:
     if how is None:
         raise JobsError(f"{archive.partition} is being restored by another run")
     return how
+
+
+def _abandon(connection: db.Connection, archive: Archive) -> None:
+    connection.execute("SELECT ops.restore_abandon(%s)", [archive.archive_id])
 
 
 def _load(connection: db.Connection, store: Store, archive: Archive, files: list[File]) -> None:

@@ -24,7 +24,7 @@ BEGIN
     IF v_archive.status = 'detached' AND to_regclass(v_archive.partition) IS NOT NULL THEN
         v_table := v_archive.partition::regclass;
     ELSIF v_archive.restore_checked_at > v_archive.restoring_at THEN
-        v_table := ops.restore_table(v_archive.partition)::regclass;
+        v_table := ops.restore_table(v_archive.partition, p_archive_id)::regclass;
         v_name := (parse_ident(v_archive.partition))[2];
         EXECUTE format('ALTER TABLE %s RENAME TO %I', v_table, v_name);
         v_renamed := true;
@@ -41,10 +41,10 @@ BEGIN
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT restoring_bounds', v_table);
         EXECUTE format('ALTER TABLE %s RESET (autovacuum_enabled)', v_table);
         FOR v_index IN
-            SELECT i.indexrelid::regclass AS index, replace(c.relname, v_name || '_restoring', v_name) AS name
+            SELECT i.indexrelid::regclass AS index, replace(c.relname, format('restoring_%s', p_archive_id), v_name) AS name
             FROM pg_index AS i
             INNER JOIN pg_class AS c ON i.indexrelid = c.oid
-            WHERE i.indrelid = v_table AND c.relname LIKE '%\_restoring%'
+            WHERE i.indrelid = v_table AND c.relname LIKE 'restoring\_%'
         LOOP
             EXECUTE format('ALTER INDEX %s RENAME TO %I', v_index.index::regclass, v_index.name);
         END LOOP;

@@ -11,7 +11,6 @@ DECLARE
     v_attached regclass;
     v_left regclass;
     v_new text;
-    v_name text;
     v_key text;
     v_sorted_by text [];
     v_index record;
@@ -44,7 +43,7 @@ BEGIN
         RAISE object_not_in_prerequisite_state USING
             MESSAGE = format('there is a table %s that is no partition: drop or rename it first', v_archive.partition);
     END IF;
-    v_new := ops.restore_table(v_archive.partition);
+    v_new := ops.restore_table(v_archive.partition, p_archive_id);
     v_left := to_regclass(v_new);
     IF v_left IS NOT NULL THEN
         EXECUTE format('DROP TABLE %s', v_left);
@@ -74,11 +73,10 @@ BEGIN
         EXECUTE format('ALTER INDEX %s SET (autosummarize = off)', v_index.indexrelid::regclass);
     END LOOP;
     SELECT p.sorted_by INTO v_sorted_by FROM ops.partition_policies AS p WHERE p.parent_table = v_archive.parent_table;
-    SELECT c.relname INTO STRICT v_name FROM pg_class AS c WHERE c.oid = v_new::regclass;
     IF v_sorted_by IS NOT NULL THEN
         -- lint: ignore dynamic-sql: the columns are quoted one by one
         EXECUTE format(
-            'CREATE INDEX %I ON %s USING brin (%s) WITH (pages_per_range = 64)', v_name || '_sorted_idx', v_new,
+            'CREATE INDEX %I ON %s USING brin (%s) WITH (pages_per_range = 64)', format('restoring_%s_sorted_idx', p_archive_id), v_new,
             (SELECT string_agg(format('%I', s.name), ', ' ORDER BY s.place) FROM unnest(v_sorted_by) WITH ORDINALITY AS s (name, place))
         );
     END IF;

@@ -14,7 +14,7 @@ DECLARE
     v_columns jsonb;
     v_rows bigint;
 BEGIN
-    SELECT ops.restore_table(a.partition)::regclass, a.columns INTO STRICT v_new, v_columns
+    SELECT ops.restore_table(a.partition, p_archive_id)::regclass, a.columns INTO STRICT v_new, v_columns
     FROM ops.partition_archives AS a
     WHERE a.archive_id = p_archive_id AND a.restoring_at IS NOT NULL;
     PERFORM ops.archive_own_scratch();

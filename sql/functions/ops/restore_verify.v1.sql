@@ -15,7 +15,7 @@ BEGIN
     SELECT a.* INTO STRICT v_archive
     FROM ops.partition_archives AS a
     WHERE a.archive_id = p_archive_id AND a.restoring_at IS NOT NULL;
-    v_new := ops.restore_table(v_archive.partition)::regclass;
+    v_new := ops.restore_table(v_archive.partition, p_archive_id)::regclass;
     v_shared := ops.restore_columns(v_new, v_archive.columns);
     -- As they were: a type may have become wider since.
     v_checks := ops.archive_checks(v_shared, format(
