@@ -12,7 +12,7 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from jobs import db
-from jobs.archive import detach
+from jobs.archive import detach, folder
 from jobs.archive.export import Candidate, Export
 from jobs.archive.settings import NO_BUCKET, settings
 from jobs.archive.store import DamagedError, File, Store, StoreError
@@ -100,7 +100,8 @@ def one(connection: db.Connection, store: Store, candidate: Candidate) -> int:
 
 
 def clear_away(connection: db.Connection, store: Store) -> None:
-    """Take back what is left of exports whose partition is gone meanwhile, and of restores that were interrupted."""
+    """Take back what is left of runs that were killed, of exports whose partition is gone, of restores."""
+    folder.clear()
     rows = connection.execute(
         "SELECT parent_table, partition, starts_at, ends_at, table_bytes, 0, archive_id, '' FROM ops.partition_archives"
         " WHERE status = 'exporting' AND to_regclass(partition) IS NULL"

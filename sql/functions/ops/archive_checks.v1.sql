@@ -18,9 +18,11 @@ DECLARE
     v_sums numeric [];
 BEGIN
     -- A hash a value, by which a column is summed, and a hash of those a row, which notices a value that changed rows.
+    -- That one is hashed once more: hash_record_extended is 31 times what it has plus the next column, so that a sum of it
+    -- is made of the sums of the columns, and rows that swapped a value may sum up the same.
     -- numeric is hashed as text: 1.0 and 1.00 hash the same, as NaN and the infinities do; so are -0.0 and 0.0.
     SELECT format(
-        'SELECT count(*), coalesce(sum(hash_record_extended(ROW(%s), 0)), 0), ARRAY[%s]::bigint[], ARRAY[%s]::numeric[]'
+        'SELECT count(*), coalesce(sum(hashint8extended(hash_record_extended(ROW(%s), 0), 0)), 0), ARRAY[%s]::bigint[], ARRAY[%s]::numeric[]'
         || ' FROM (SELECT %s FROM %s AS r OFFSET 0) AS h',
         string_agg(format('h.h%s', c.place), ', ' ORDER BY c.place),
         string_agg(format('count(h.h%s)', c.place), ', ' ORDER BY c.place),
