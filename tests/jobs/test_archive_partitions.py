@@ -341,8 +341,8 @@ def test_every_type_survives_in_a_table_nobody_has_thought_of(
             "INSERT INTO eav.made_up VALUES"
             " ('2020-03-01 00:00Z', -32768, 2147483647, '-0', 'NaN', 1.5, 'ab', 'a', 'infinity', '-infinity',"
             "  '1 mon -3 days 04:05:06.789', '{\"a\": 1.00}', '{\"a\":  1, \"a\": 2}', '{{1,NULL},{3,4}}',"
-            "  '{NULL,\"NULL\",\"\"}', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '10.0.0.1/8', 'x', '10101', '04:05:06.789+02',"
-            "  '[2020-01-01,infinity)', 'Z'),"
+            "  '{NULL,\"NULL\",\"\"}', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '10.0.0.1/8', 'x', '10101',"
+            "  '04:05:06.789+02', '[2020-01-01,infinity)', 'Z'),"
             " ('2020-03-01 00:01Z', NULL, NULL, 'Infinity', '-Infinity', NULL, '', '', '0044-03-15 BC', '10000-01-01',"
             "  '-178000000 years', 'null', NULL, '{}', NULL, NULL, '::1', NULL, '', NULL, 'empty', 'a'),"
             " ('2020-03-01 00:02Z', 0, 0, '1.17549435e-38', '5e-324', -9999999999999999.9999, NULL, NULL, '2024-02-29',"
@@ -375,7 +375,7 @@ def test_every_type_survives_in_a_table_nobody_has_thought_of(
     )
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     drawn=st.lists(
         st.tuples(
