@@ -74,22 +74,24 @@ def is_partition(connection: Connection) -> set[tuple[str, str]]:
     pg_partman and functions of ops make them, not the metadata. So is one that is detached and not yet dropped.
     """
     archives = connection.scalar(sa.text("SELECT to_regclass('ops.partition_archives') IS NOT NULL"))
-    rows = connection.execute(
+    found = connection.execute(
         sa.text(
             "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
             " WHERE (c.relispartition OR c.relname ~ '_compacting|^restoring_[0-9]') AND n.nspname = ANY(:schemas)"
         ),
         {"schemas": sorted(OWN_SCHEMAS)},
     ).all()
+    rows = [(schema, name) for schema, name in found]
     if archives:
-        rows += connection.execute(
+        found = connection.execute(
             sa.text(
                 "SELECT n.nspname, c.relname FROM ops.partition_archives a"
                 " JOIN pg_class c ON c.oid = to_regclass(a.partition) JOIN pg_namespace n ON n.oid = c.relnamespace"
                 " WHERE a.status = 'detached'"
             )
         ).all()
-    return {(schema, name) for schema, name in rows}
+        rows += [(schema, name) for schema, name in found]
+    return set(rows)
 
 
 def check_server(connection: Connection) -> None:

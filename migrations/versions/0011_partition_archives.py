@@ -47,7 +47,7 @@ FUNCTIONS = (
     "ops.restore_attach",
     "ops.restore_abandon",
 )
-CHANGED = ("ops.refresh_value_window", "ops.expire_partitions")
+CHANGED = ("ops.refresh_value_window", "ops.expire_partitions", "ops.compaction_verify")
 
 
 def upgrade() -> None:
