@@ -10,7 +10,7 @@ from typing import Any, Final
 from psycopg import errors, sql
 
 from jobs import db
-from jobs.compact import LOCK_WAIT, GaveWayError, retrying
+from jobs.compact import LOCK_WAIT, PATIENCE, GaveWayError, retrying
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +18,17 @@ CONCURRENT_WAIT: Final = timedelta(minutes=1)
 """How long a DETACH … CONCURRENTLY waits for transactions that have the partition; nobody queues behind it."""
 
 
-def leave(connection: db.Connection, patience: timedelta | None = None) -> int:
-    """Detach what is to leave, oldest first; returns how many partitions."""
+def leave(
+    connection: db.Connection,
+    table: str | None = None,
+    partition: str | None = None,
+    patience: timedelta = PATIENCE,
+) -> int:
+    """Detach what is to leave, of one table or all, oldest first; returns how many partitions."""
     rows = connection.execute(
-        "SELECT archive_id, parent_table, partition FROM ops.archive_leaving()"
+        "SELECT archive_id, parent_table, partition FROM ops.archive_leaving(%(partition)s)"
+        " WHERE parent_table = coalesce(%(table)s, parent_table)",
+        {"table": table, "partition": partition},
     ).fetchall()
     detached = 0
     for archive_id, parent, name in rows:
@@ -32,7 +39,7 @@ def leave(connection: db.Connection, patience: timedelta | None = None) -> int:
         try:
             # Detaches it, unless that is done; finishes what was cut short; and notes it.
             step = partial(_one, connection, "SELECT ops.archive_detach(%s, %s)", archive_id, LOCK_WAIT)
-            retrying(step) if patience is None else retrying(step, patience)
+            retrying(step, patience)
         except GaveWayError as reason:
             log.info("%s: left to the next run: %s", name, reason)
             continue

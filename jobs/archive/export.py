@@ -180,6 +180,7 @@ class Export:
         writer = parquet.Writer(
             folder, about, sorted_by, row_group=self._row_group, part_bytes=self._part_bytes
         )
+        log.info("%s: sorting; then its rows come", self._candidate.partition)
         says = Says(self._candidate, "exported")
         try:
             for table in tables:

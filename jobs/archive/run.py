@@ -15,8 +15,8 @@ from jobs import db
 from jobs.archive import detach, folder
 from jobs.archive.export import Candidate, Export
 from jobs.archive.settings import NO_BUCKET, settings
-from jobs.archive.store import DamagedError, File, Store, StoreError
-from jobs.errors import JobsError
+from jobs.archive.store import File, Store, StoreError
+from jobs.errors import ConnectionLostError, JobsError
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +71,11 @@ def archive(
         log.info("%d of %d: %s", number, len(due), candidate.text())
         try:
             rows += one(connection, store, candidate)
-        except StoreError:
+        except (StoreError, ConnectionLostError):
             raise
-        except DamagedError as error:
-            failures.append(str(error))
+        except JobsError as error:
+            text = str(error)
+            failures.append(text if candidate.partition in text else f"{candidate.partition}: {text}")
         except psycopg.Error as error:
             # A full disk or a missing right stops the other partitions too.
             if db.lost(error) or isinstance(
@@ -83,7 +84,7 @@ def archive(
                 raise
             failures.append(f"{candidate.partition}: {db.one_line(error)}")
     set_aside(connection, store)
-    detach.leave(connection)
+    detach.leave(connection, table, partition)
     if failures:
         raise JobsError("; ".join(failures))
     return rows
@@ -92,6 +93,7 @@ def archive(
 def one(connection: db.Connection, store: Store, candidate: Candidate) -> int:
     """Archive a partition, unless it has only seemed to have changed; returns the rows that were archived."""
     if candidate.why == "rows may have come since":
+        log.info("%s: compared with its archive", candidate.partition)
         row = connection.execute("SELECT ops.archive_compare(%s)", [candidate.archive_id]).fetchone()
         if row is not None and row[0]:
             log.info("%s: compared, it is as it was archived", candidate.partition)

@@ -762,7 +762,10 @@ def test_a_partition_that_is_in_use_is_left_attached_and_goes_later(
     old_partition(database)
     monkeypatch.setattr(detach, "CONCURRENT_WAIT", timedelta(seconds=1))
     leave = detach.leave
-    monkeypatch.setattr(detach, "leave", lambda connection: leave(connection, timedelta(milliseconds=100)))
+    patience = timedelta(milliseconds=100)
+    monkeypatch.setattr(
+        detach, "leave", lambda connection, table, partition: leave(connection, table, partition, patience)
+    )
     with database.session() as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM eav.entity_values_ts")
@@ -948,6 +951,25 @@ def test_sigkill(database: Database, bucket: Bucket, step: str, tmp_path: Path) 
     )
     assert archive(database) == 300
     assert bucket.rows() == 300
+    at_peace(database, bucket)
+
+
+def test_one_partition_that_cannot_be_archived_does_not_stop_the_others(
+    database: Database, bucket: Bucket, jobs: Jobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [old_partition(database, day) for day in (0, 1)]
+    with database.session() as connection:
+        connection.execute(f"ALTER TABLE {names[0]} OWNER TO postgres".encode())
+    assert jobs("archive-partitions") == 1
+    (said,) = capsys.readouterr().out.splitlines()
+    assert f": {names[0]}: permission denied" in said
+    assert status(database) == ["exporting", "detached"]
+    with database.session() as connection:
+        connection.execute(f"ALTER TABLE {names[0]} OWNER TO eav_owner".encode())
+    assert jobs("archive-partitions", "--table", REJECTED) == 0
+    assert status(database) == ["exporting", "detached"]
+    assert jobs("archive-partitions", "--partition", names[0]) == 0
+    assert status(database) == ["detached", "detached"]
     at_peace(database, bucket)
 
 

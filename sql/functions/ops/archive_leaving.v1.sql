@@ -9,10 +9,16 @@ AS $$
     FROM ops.partition_archives AS a
     INNER JOIN ops.partition_policies AS p ON a.parent_table = p.parent_table
     WHERE a.status IN ('verified', 'restored')
-        AND a.ends_at < now() - p.retention
-        AND coalesce(a.keep_until, '-infinity') < now()
         AND coalesce(p_partition, a.partition) = a.partition
-        AND (a.leaving_at IS NOT NULL OR a.marks = ops.archive_marks(to_regclass(a.partition)))
+        AND (
+            a.ends_at < now() - p.retention
+            AND coalesce(a.keep_until, '-infinity') < now()
+            AND (a.leaving_at IS NOT NULL OR a.marks = ops.archive_marks(to_regclass(a.partition)))
+            -- What is half detached is seen by nobody: there is no way but on.
+            OR EXISTS (
+                SELECT FROM pg_inherits AS i WHERE i.inhrelid = to_regclass(a.partition) AND i.inhdetachpending
+            )
+        )
     ORDER BY a.parent_table, a.ends_at;
 $$;
 

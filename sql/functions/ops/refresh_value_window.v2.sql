@@ -17,7 +17,10 @@ AS $$
             WHERE NOT EXISTS (
                 SELECT
                 FROM ops.partition_archives AS a
+                INNER JOIN ops.partition_policies AS o ON a.parent_table = o.parent_table
                 WHERE a.partition = p.partition::text AND a.leaving_at IS NOT NULL AND a.status IN ('verified', 'restored')
+                    -- Unless it was given more time meanwhile.
+                    AND a.ends_at < now() - o.retention
             )
         ) AS b
     ),
