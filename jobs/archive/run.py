@@ -65,12 +65,14 @@ def archive(
         return 0
     store = Store(found)
     clear_away(connection, store)
+    set_aside(connection, store)
     due = candidates(connection, table, partition)
     rows, failures = 0, []
     for number, candidate in enumerate(due, 1):
         log.info("%d of %d: %s", number, len(due), candidate.text())
         try:
             rows += one(connection, store, candidate)
+            set_aside(connection, store)
         except (StoreError, ConnectionLostError):
             raise
         except JobsError as error:
@@ -83,7 +85,6 @@ def archive(
             ):
                 raise
             failures.append(f"{candidate.partition}: {db.one_line(error)}")
-    set_aside(connection, store)
     detach.leave(connection, table, partition)
     if failures:
         raise JobsError("; ".join(failures))
