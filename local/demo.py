@@ -23,7 +23,7 @@ from jobs import db
 from jobs.errors import JobsError
 from local import demo_report, queries
 from local.cli import DOWN
-from local.demo_archive import archive_items
+from local.demo_archive import archive
 from local.demo_jobs import Jobs, Process
 from local.demo_report import show_table, size
 from local.errors import LocalError
@@ -115,7 +115,7 @@ class Demo:
                 sampled = self._sample(worker)
                 bad = self._send_bad_lines()
                 self._maintain()
-            archive = archive_items(self._say)
+            archived = archive(self._say, url, self._closed_partition())
             self._queries()
             seconds = time.monotonic() - began
             return {
@@ -131,7 +131,7 @@ class Demo:
                     "age_max": max(self.ages, default=None),
                     "whole_seconds": round(seconds, 1),
                 },
-                "archive": archive,
+                "archive": archived,
                 "queries": self.shown,
                 "where": demo_report.gather(self.connection, self.tenant_id),
             }
@@ -234,6 +234,14 @@ class Demo:
                 self._say(f"python -m jobs run {name}: the worker is at it")
             else:
                 self._say(f"python -m jobs run {name}: {found['rows']:,} {does}")
+
+    def _closed_partition(self) -> str | None:
+        """The last partition of values that nothing comes into any more."""
+        row = self.connection.execute(
+            "SELECT partition::text FROM ops.partition_bounds('eav.entity_values_ts') WHERE ends_at < now()"
+            " ORDER BY ends_at DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else str(row[0])
 
     # -- the queries -----------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The part of the demo that needs an AWS: old items of a table move to S3, are verified, and one comes back."""
+"""The part of the demo that needs an AWS: old items of a table and a closed partition go to S3, and are verified."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from local.errors import LocalError
 from local.place import CLONE
 
 
-def archive_items(say: Callable[[str], None]) -> dict[str, Any] | None:
-    """All of it; what was found, None if there is no AWS here. Raises LocalError."""
+def archive(say: Callable[[str], None], url: str, partition: str | None) -> dict[str, Any] | None:
+    """All of it; what was found, None if there is no AWS here. Raises LocalError.
+
+    `partition` is one of the database at `url` that is closed, if there is one.
+    """
     found = aws.current_aws()
     if found is None:
         say(f"no archive: {aws.why_none()}")
         return None
     environment = found.environment(os.environ) | {
-        "SOURCE_TABLE": TABLE, "ARCHIVE_BUCKET": BUCKET, "STATE_TABLE": STATE, "TIME_ATTRIBUTE": "modifiedAt",
+        "DATABASE_URL": url, "SOURCE_TABLE": TABLE, "ARCHIVE_BUCKET": BUCKET, "STATE_TABLE": STATE,
+        "TIME_ATTRIBUTE": "modifiedAt",
     }  # fmt: skip
 
     def run(*arguments: str) -> Any:
@@ -39,6 +43,29 @@ def archive_items(say: Callable[[str], None]) -> dict[str, Any] | None:
             raise LocalError(last_line(done.stderr) or f"python -m {arguments[0]} failed")
         return json.loads(done.stdout)
 
+    return _items(run, say) | {"partition": partition and _partition(run, say, partition)}
+
+
+def _partition(run: Callable[..., Any], say: Callable[[str], None], partition: str) -> dict[str, Any]:
+    archived = run("jobs", "archive-partitions", "--partition", partition, "--json")
+    if archived["status"] != "ok":
+        raise LocalError(f"python -m jobs archive-partitions: {archived['error'] or archived['status']}")
+    found = next(
+        one for one in run("jobs", "restore-partition", "--list", "--json") if one["partition"] == partition
+    )
+    say(
+        f"python -m jobs archive-partitions --partition {partition}: {archived['rows']:,} rows archived now,"
+        f" {found['rows']:,} are there as Parquet, read back and compared"
+    )
+    return {
+        "name": partition,
+        "rows": found["rows"],
+        "bytes": found["parquet_bytes"],
+        "status": found["status"],
+    }
+
+
+def _items(run: Callable[..., Any], say: Callable[[str], None]) -> dict[str, Any]:
     put = run("local.demo_items")["items"]
     say(f"{put:,} files of this host are items of the DynamoDB table {TABLE}")
     stats = run("archiver", "run", "--json")["tables"][0]["stats"]

@@ -162,6 +162,12 @@ def show(console: Console, facts: dict[str, Any], origin: str) -> None:
             f" s3://{archive['bucket']} in this run; {archive['verified_items']:,} are there in"
             f" {archive['objects']:,} objects, verified; {archive['restored']:,} came back",
         )
+        if partition := archive["partition"]:
+            say(
+                "",
+                f"partition {partition['name']}: {partition['rows']:,} rows, {size(partition['bytes'])} of Parquet,"
+                " verified",
+            )
     else:
         say("archive", "none: no AWS emulator is up")
     console.print()
@@ -224,6 +230,7 @@ def _next(console: Console, tenant_id: int) -> None:
             'eval "$(make aws-env)"; export ARCHIVE_BUCKET=eav-archive',
             ".venv/bin/python -m archiver verify",
             ".venv/bin/python -m archiver restore --all --table host-files-restored",
+            ".venv/bin/python -m jobs restore-partition --list",
         ]),
         ("the schedule, until Ctrl-C", [".venv/bin/python -m jobs worker"]),
         ("all tests; then stop the server", ["make test", "make down"]),

@@ -72,6 +72,8 @@ def test_the_demo_runs_twice_and_adds_its_own_values(database: Database, aws: Aw
     assert archive["deleted"] == archive["verified_items"] == old
     assert aws.dynamodb.scan(TableName="host-files", Select="COUNT")["Count"] == archive["items"] - old
     assert archive["restored"] == (1 if old else 0)
+    assert archive["partition"]["status"] == "verified"
+    assert database.one("SELECT status FROM ops.partition_archives") == "verified"
     hot = {name for (name,) in database.all("SELECT name FROM eav.attributes WHERE is_hot")}
     assert hot == set(demo.HOT)
     assert database.one(
