@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 # botocore's standard mode waits a random part of 1, 2, 4 … 20 seconds before each try (full jitter), after throttling,
 # server errors, lost connections and timeouts. A transaction that is sent again keeps its token, so it is done once.
 ATTEMPTS: Final = 8
+TRIES: Final = 10
+"""Of what botocore does not try again, in a row without any of them getting further."""
+FIRST_WAIT: Final = 0.05
+LONGEST_WAIT: Final = 10.0
 
 
 @dataclass
@@ -58,6 +63,11 @@ def connect(region: str, *, attempts: int = ATTEMPTS, connections: int = 10) -> 
         return Aws(session.client("dynamodb", config=config), session.client("s3", config=config))
     except (BotoCoreError, ValueError) as error:
         raise ArchiverError(f"boto3 refuses its settings: {error}") from None
+
+
+def jitter(attempt: int, dice: Callable[[], float] = random.random) -> float:
+    """Seconds to wait before try `attempt` + 1: any part of an exponentially growing time ("full jitter")."""
+    return dice() * min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt)
 
 
 def code(error: ClientError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -36,6 +37,8 @@ another run is at it, or objects in an archive class are not ready; 130 interrup
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = parser().parse_args(argv)
+    # What went wrong is in the results, and said once.
+    logging.getLogger("archiver").addHandler(logging.NullHandler())
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -102,6 +105,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--dry-run", action="store_true", help="count what would be restored, write and request nothing"
     )
+    one.add_argument(
+        "--unproven", action="store_true",
+        help="also items not known to have left by the archiver's hand: where manifests or STATE_TABLE are lost",
+    )  # fmt: skip
     one.add_argument(
         "--thaw-days", type=int, default=7, metavar="N", help="how long a requested object stays (7)"
     )
@@ -268,6 +275,7 @@ def restore_command(args: argparse.Namespace) -> int:
         wanted,
         args.overwrite,
         dry_run=args.dry_run,
+        unproven=args.unproven,
         thaw_days=args.thaw_days,
         thaw_tier=args.thaw_tier,
         progressed=lambda so_far: progress.say(
@@ -288,6 +296,7 @@ def restore_command(args: argparse.Namespace) -> int:
                 "objects without a manifest, of another maker": f"{len(report.unverified):,}",
                 "objects whose deletes are under way": f"{len(report.unfinished):,}",
                 "objects given up before any delete": f"{len(report.abandoned):,}",
+                "left for later: a newer version is not ready": f"{report.held:,}",
                 "objects requested from an archive class": f"{len(report.requested):,}",
                 "objects that were requested and are not ready": f"{len(report.waiting):,}",
                 "problems": f"{len(report.problems):,}",
@@ -300,6 +309,11 @@ def restore_command(args: argparse.Namespace) -> int:
     if not report.ready:
         _say("not all objects are ready: run the same command again in some hours")
         return NOT_YET
+    if args.object and report.abandoned and not report.restored:
+        _say(
+            f"python -m archiver restore: nothing was deleted for {', '.join(report.abandoned)}: see --unproven"
+        )
+        return 1
     if args.key and not (report.restored or report.identical or report.newer):
         _say(f"python -m archiver restore: the archive has no item {' '.join(args.key)} that left its table")
         return 1

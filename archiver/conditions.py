@@ -14,8 +14,8 @@ def unchanged(item: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, 
     """The condition that an item has these attributes with these values, as arguments of Delete.
 
     DynamoDB can compare attributes, not items: that an attribute was added can be said for known names only. `others`
-    are names seen on other items of the table; as many as fit into an expression must not be there. None if not even
-    the attributes of the item fit (about 150 of them): it can't be deleted safely.
+    are names seen on other items of the table, the most frequent first; as many as fit into an expression must not be
+    there. None if not even the attributes of the item fit (about 150 of them): it can't be deleted safely.
     """
     names: dict[str, str] = {}
     values: dict[str, Any] = {}
@@ -27,7 +27,10 @@ def unchanged(item: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, 
     length, operators = len(" AND ".join(parts)), 2 * len(parts) - 1
     if length > LONGEST or operators > MOST_OPERATORS:
         return None
-    for index, name in enumerate(sorted(set(others) - item.keys()), len(parts)):
+    for name in others:
+        if name in item:
+            continue
+        index = len(parts)
         part = f"attribute_not_exists(#{index})"
         length, operators = length + len(" AND ") + len(part), operators + 2
         if length > LONGEST or operators > MOST_OPERATORS:

@@ -8,16 +8,15 @@ without it.
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError, HTTPClientError
 
 from archiver import conditions, items
-from archiver.aws import code, explained
+from archiver.aws import TRIES, code, explained, jitter
 from archiver.documents import Source
 from archiver.errors import ArchiverError, RetriesExhaustedError
 from archiver.state import Progress, State
@@ -27,22 +26,15 @@ if TYPE_CHECKING:
 
 MOST_BYTES: Final = 4_000_000
 """Of the items in a transaction; DynamoDB takes 4 MB."""
-TRIES: Final = 10
-"""In a row without any of them getting further."""
-FIRST_WAIT: Final = 0.05
-LONGEST_WAIT: Final = 10.0
-BUSY: Final = frozenset(
-    {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"}
-)
+
+
+THROTTLED: Final = frozenset({"ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"})
+BUSY: Final = THROTTLED | {"TransactionConflict"}
+"""Reasons for which a transaction was cancelled that pass."""
 
 
 class OvertakenError(Exception):
     """Another run is at this object, too: what it has done is done."""
-
-
-def jitter(attempt: int, dice: Callable[[], float] = random.random) -> float:
-    """Seconds to wait before try `attempt` + 1: any part of an exponentially growing time ("full jitter")."""
-    return dice() * min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt)
 
 
 @dataclass
@@ -55,8 +47,8 @@ class Deletes:
     items: Sequence[Mapping[str, Any]]
     progress: Progress
     batch_size: int = 100
-    names: Set[str] = frozenset()
-    """Attributes seen on other items of the table: one that appears on an item is a change."""
+    names: Sequence[str] = ()
+    """Attributes seen on items of the table, the most frequent first: one that appears on an item is a change."""
     owner: str = ""
     """The run, as the record names it."""
     sleep: Callable[[float], object] = time.sleep
@@ -97,6 +89,11 @@ class Deletes:
                 if self._left_out(cause, end, kept):
                     attempt = 0
                     continue
+                if THROTTLED & set(_reasons(cause)) and end - before.next > 1:
+                    # A table may not have the capacity for so many writes at once.
+                    end = before.next + (end - before.next) // 2
+                    self.batch_size = end - before.next + 1
+                    kept = {index: why for index, why in kept.items() if index < end}
                 if attempt + 1 >= TRIES:
                     raise RetriesExhaustedError(f"{error} ({TRIES} tries)") from cause
             self.sleep(jitter(attempt))
@@ -146,6 +143,8 @@ class Deletes:
         if len(reasons) != len(wanted) + 1:
             raise ArchiverError(f"DynamoDB cancelled a transaction and did not say why: {error}")
         left_out = False
+        if (why := reasons[0].get("Code")) not in (None, "None", *BUSY):
+            raise ArchiverError(f"could not note what was deleted: {why}: {reasons[0].get('Message')}")
         for index, reason in zip(wanted, reasons[1:], strict=True):
             match reason.get("Code"):
                 case "ConditionalCheckFailed":

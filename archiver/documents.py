@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import orjson
 
@@ -20,7 +20,7 @@ FORMAT: Final = "eav-platform/dynamodb-archive/1"
 """What tells our objects from others of the same shape: ours count for nothing without their manifest."""
 MANIFEST_FORMAT: Final = "eav-platform/dynamodb-archive-manifest/1"
 
-Status = Literal["verified", "complete"]
+Status = Literal["begun", "complete"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of an archive object, written before anything is deleted, and again when all is done.
+    """What is known of an archive object, written before the object itself, and again when all is done.
 
-    `verified`: the object was read back; deleting begins. `complete`: the items left the table, except `kept` ones.
+    `begun`: the object is being written, read back, or its items deleted; the state table knows how far that is.
+    `complete`: the items left the table, except `kept` ones.
     """
 
     key: str
@@ -70,7 +71,7 @@ class Manifest:
     digest: str
     keys: tuple[tuple[str, ...], ...]
     """Of each item, in the order of the object: see `items.key_text`."""
-    status: Status = "verified"
+    status: Status = "begun"
     kept: Mapping[int, str] = field(default_factory=dict)
     """Number of an item, from 0, that did not leave, and why: it was `changed` or `gone` when its turn came. What the
     archive has of it is not the last word on it, and is not restored."""
@@ -103,9 +104,9 @@ def read_manifest(name: str, body: bytes) -> Manifest:
     """The inverse of `Manifest.body`. Raises ArchiverError, with `name`."""
     try:
         found = orjson.loads(body)
-        if found["format"] != MANIFEST_FORMAT or found["status"] not in ("verified", "complete"):
+        if found["format"] != MANIFEST_FORMAT or found["status"] not in get_args(Status):
             raise ValueError("it is of another format")
-        return Manifest(
+        manifest = Manifest(
             key=found["object"],
             source=Source.of(found["source"]),
             archived_at=found["archiveDate"],
@@ -118,8 +119,30 @@ def read_manifest(name: str, body: bytes) -> Manifest:
             status=found["status"],
             kept={one["item"]: one["why"] for one in found["kept"]},
         )
+        _check(manifest)
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiverError(f"{name} is no manifest: {error}") from None
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Whoever restores goes by it. Raises ValueError for what cannot be."""
+    for what, number in (("itemCount", manifest.item_count), ("bytes", manifest.size)):
+        if type(number) is not int or number < 0:
+            raise ValueError(f"its {what} is {number!r}")
+    if not isinstance(manifest.digest, str) or not re.fullmatch(r"[0-9a-f]{64}", manifest.digest):
+        raise ValueError("its sha256 is none")
+    if not isinstance(manifest.key, str) or not manifest.source.key:
+        raise ValueError("it names no object, or no key")
+    if len(manifest.keys) != manifest.item_count:
+        raise ValueError(f"its itemCount is {manifest.item_count}, and it names {len(manifest.keys)}")
+    if any(
+        len(one) != len(manifest.source.key) or not all(isinstance(t, str) for t in one)
+        for one in manifest.keys
+    ):
+        raise ValueError("it names keys that are none")
+    if any(type(index) is not int or not 0 <= index < manifest.item_count for index in manifest.kept):
+        raise ValueError("it keeps items that it has not")
 
 
 @dataclass(frozen=True)
@@ -132,6 +155,7 @@ class Archive:
     archived_at: str
     cutoff: str = ""
     cutoff_days: int = 0
+    manifest_name: str = ""
 
     def manifest(self, key: str, digest: str, size: int) -> Manifest:
         """The manifest of this object, one of ours, which is called `key` and was read back."""
@@ -157,6 +181,7 @@ def write_archive(
     at: datetime,
     cutoff: datetime,
     days: int,
+    manifest: str,
 ) -> bytes:
     """The object: `encoded` are the items' plain forms as JSON, `types` the notes of those that have any."""
     head = orjson.dumps(
@@ -166,6 +191,7 @@ def write_archive(
             "cutoffDays": days,
             "cutoff": age.iso(cutoff),
             "format": FORMAT,
+            "manifest": manifest,
             "source": source.facts(),
             "types": {str(index): notes for index, notes in types.items()},
         }
@@ -188,9 +214,20 @@ def read_archive(name: str, body: bytes) -> Archive:
             str(found.get("archiveDate", "")),
             str(found.get("cutoff", "")),
             int(found.get("cutoffDays", 0)),
+            str(found.get("manifest", "")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VerificationError(f"{name} is no archive: {error}") from None
+
+
+def table_of(key: str) -> str | None:
+    """The table that an archive object is of, by its name; None if another maker named it.
+
+    >>> table_of("archives/2024/01/20/archive-1705716000000-my-orders-0-3f2a4b5c.json")
+    'my-orders'
+    """
+    found = re.search(r"/archive-\d+-(.+)-\d+-[0-9a-f]{8}\.json$", key)
+    return found and found[1]
 
 
 def archive_key(prefix: str, table: str, at: datetime, unique: str) -> str:

@@ -13,6 +13,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import orjson
@@ -22,6 +23,8 @@ Item = dict[str, Any]
 Types = dict[str, str]
 """JSON pointer to the type of what is there."""
 
+KINDS: Final = frozenset({"S", "N", "B", "SS", "NS", "BS", "L", "M", "BOOL", "NULL"})
+"""DynamoDB's names of its types."""
 SAFE_INTEGER: Final = 2**53
 """Beyond it a reader that knows doubles only (JavaScript) would change a number."""
 
@@ -187,8 +190,27 @@ def _size(value: Mapping[str, Any]) -> int:
 def key_text(value: Mapping[str, Any]) -> str:
     """The value of a key attribute as one string, for manifests and command lines.
 
-    >>> key_text({"S": "a:b"}), key_text({"N": "7"}), key_text({"B": b"x"})
+    >>> key_text({"S": "a:b"}), key_text({"N": "7.0"}), key_text({"B": b"x"})
     ('S:a:b', 'N:7', 'B:eA==')
     """
     ((kind, content),) = value.items()
-    return f"{kind}:{base64.b64encode(content).decode() if kind == 'B' else content}"
+    return f"{kind}:{_key_texts[kind](content) if kind in _key_texts else content}"
+
+
+def number_text(text: str) -> str:
+    """The same text for equal numbers. Raises ValueError for what is no number.
+
+    >>> number_text("7.0"), number_text("1E3"), number_text("0.10")
+    ('7', '1000', '0.1')
+    """
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is no number") from None
+    return f"{number.normalize():f}"
+
+
+_key_texts: Final[Mapping[str, Callable[[Any], str]]] = {
+    "B": lambda content: base64.b64encode(content).decode(),
+    "N": number_text,
+}

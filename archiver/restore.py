@@ -17,8 +17,8 @@ from botocore.exceptions import ClientError
 from jmespath.parser import ParsedResult
 
 from archiver import documents, items
-from archiver.aws import Aws, code, explained
-from archiver.deletes import BUSY, MOST_BYTES, TRIES, jitter
+from archiver.aws import TRIES, Aws, code, explained, jitter
+from archiver.deletes import BUSY, MOST_BYTES
 from archiver.documents import Manifest
 from archiver.errors import ArchiverError, RetriesExhaustedError
 from archiver.items import Item
@@ -63,7 +63,9 @@ class Report:
     unfinished: list[str] = field(default_factory=list)
     """Objects whose deletes are under way: only what is known to have left was restored."""
     abandoned: list[str] = field(default_factory=list)
-    """Objects of ours for which nothing was deleted."""
+    """Objects that a run gave up before anything was deleted for them."""
+    held: int = 0
+    """Items of which a later version is in an object that is not ready: left for the next time."""
     requested: list[str] = field(default_factory=list)
     """Objects in an archive class that were requested now."""
     waiting: list[str] = field(default_factory=list)
@@ -90,6 +92,8 @@ class Restore:
     wanted: Wanted
     overwrite: Overwrite = "never"
     dry_run: bool = False
+    unproven: bool = False
+    """Also what is not known to have left by the archiver's hand: for when manifests or the state table are lost."""
     thaw_days: int = 7
     thaw_tier: str = "Standard"
     progressed: Callable[[Report], None] = lambda report: None
@@ -100,6 +104,7 @@ class Restore:
         self._store = Store(self.aws.s3, self.settings.archive_bucket, self.settings.kms_key_id)
         self._filter = compiled(self.wanted.filter)
         self._key: tuple[str, ...] = ()
+        self._held: set[tuple[str, ...]] = set()
 
     def run(self) -> Report:
         """All of it. Safe to repeat: what is there already stays. Raises ArchiverError if it cannot begin."""
@@ -114,10 +119,12 @@ class Restore:
         for name in self._names():
             try:
                 self._object(name)
-            except FrozenError:
-                self._thaw(name)
+            except FrozenError as error:
+                self._thaw(error.key)
+                self._hold(name)
             except ArchiverError as error:
                 self.report.problems.append(str(error))
+                self._hold(name)
             self.progressed(self.report)
         return self.report
 
@@ -126,15 +133,31 @@ class Restore:
             prefix = f"s3://{self.settings.archive_bucket}/"
             return [name.removeprefix(prefix) for name in self.wanted.objects]
         prefix = (
-            documents.day_prefix(self.settings.archive_prefix, self.wanted.day)
-            if self.wanted.day
-            else f"{self.settings.archive_prefix}/"
+            f"{self.settings.archive_prefix}/"
+            if self.wanted.day is None
+            else documents.day_prefix(self.settings.archive_prefix, self.wanted.day)
         )
         # Of an item that was archived twice the last version gets in: the first to come, or the last to write over.
         names = sorted(self._store.keys(prefix), key=_archived, reverse=self.overwrite != "always")
         if not names:
             raise ArchiverError(f"there are no archives in s3://{self.settings.archive_bucket}/{prefix}")
+        tables = {table for name in names if (table := documents.table_of(name))}
+        if self.wanted.source_table is not None:
+            return [name for name in names if documents.table_of(name) == self.wanted.source_table]
+        if len(tables) > 1:
+            raise ArchiverError(
+                f"these archives are of several tables, {', '.join(sorted(tables))}: choose one with --from-table"
+            )
         return names
+
+    def _hold(self, name: str) -> None:
+        """Nothing older of the items of an object that is not ready may come before it."""
+        try:
+            manifest = self._manifest(name)
+        except ArchiverError:
+            return
+        if manifest:
+            self._held.update(key for index, key in enumerate(manifest.keys) if index not in manifest.kept)
 
     def _thaw(self, name: str) -> None:
         if self.dry_run:
@@ -154,7 +177,7 @@ class Restore:
         if manifest is None:
             found = self._foreign(name)
             form = self.settings.time_attribute
-            if found is None or self.wanted.source_table:
+            if found is None:
                 return
             self.report.unverified.append(name)
             chosen = list(enumerate(found))
@@ -171,7 +194,10 @@ class Restore:
             form = manifest.source.time_attribute
             chosen = [(index, archived[index]) for index in left]
         self.report.objects += 1
-        self._put([item for _, item in chosen if self._matches(item)], form, name)
+        matching = [(index, item) for index, item in chosen if self._matches(item, index, name)]
+        ready = [item for _, item in matching if self._key_text(item) not in self._held]
+        self.report.held += len(matching) - len(ready)
+        self._put(ready, form, name)
 
     def _manifest(self, name: str) -> Manifest | None:
         at = documents.manifest_key(name, self.settings.archive_prefix, self.settings.manifest_prefix)
@@ -203,14 +229,18 @@ class Restore:
             raise ArchiverError(
                 f"there is no s3://{self.settings.archive_bucket}/{name}: see python -m archiver verify"
             ) from None
-        if archive.source:
-            self.report.abandoned.append(name)
-            return None
+        if archive.source and not self.unproven:
+            raise ArchiverError(
+                f"s3://{self.settings.archive_bucket}/{name} has no manifest under {self.settings.manifest_prefix}/: is"
+                " MANIFEST_PREFIX right? Which of its items have left their table is not known (--unproven takes all)"
+            )
         return archive.items
 
     def _left(self, manifest: Manifest) -> list[int]:
         """Numbers of the items that left the table by the archiver's hand."""
         kept, end = manifest.kept, manifest.item_count
+        if self.unproven:
+            return [index for index in range(end) if kept.get(index) != "changed"]
         if manifest.status != "complete":
             progress = self._state(manifest.source.table).progress(manifest.key)
             if progress is None:
@@ -226,10 +256,15 @@ class Restore:
         self.report.not_ours += len(kept)
         return [index for index in range(end) if index not in kept]
 
-    def _matches(self, item: Item) -> bool:
+    def _matches(self, item: Item, index: int, name: str) -> bool:
         if self.wanted.key is not None and self._key_text(item) != self.wanted.key:
             return False
-        return self._filter is None or bool(self._filter.search(items.comparable(item)))
+        if self._filter is None:
+            return True
+        try:
+            return bool(self._filter.search(items.comparable(item)))
+        except jmespath.exceptions.JMESPathError as error:
+            raise ArchiverError(f"{name}: the filter fails for item {index}: {_line(error)}") from None
 
     def _key_text(self, item: Item) -> tuple[str, ...]:
         return tuple(items.key_text(item[name]) for name in self._key if name in item)
@@ -247,8 +282,23 @@ class Restore:
             self.report.restored += len(wanted)
             return
         for batch in self._batches(wanted):
-            self._put_batch(batch, time_attribute)
+            self._put_parts(batch, time_attribute, name)
             self.progressed(self.report)
+
+    def _put_parts(self, batch: list[Item], time_attribute: str, name: str) -> None:
+        """A batch; where DynamoDB refuses it, its halves, so that one bad item does not keep the others out."""
+        try:
+            self._put_batch(batch, time_attribute)
+        except ArchiverError as error:
+            cause = error.__cause__
+            if not isinstance(cause, ClientError) or code(cause) != "ValidationException":
+                raise
+            if len(batch) == 1:
+                key = " ".join(self._key_text(batch[0]))
+                self.report.problems.append(f"{name}: the item {key} is refused: {error}")
+                return
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                self._put_parts(half, time_attribute, name)
 
     def _batches(self, wanted: Iterable[Item]) -> Iterator[list[Item]]:
         """Each fits a transaction, and has no key twice: an object of another maker might."""
@@ -334,15 +384,27 @@ def compiled(expression: str | None) -> ParsedResult | None:
     if expression is None:
         return None
     try:
-        return jmespath.compile(expression)
+        found = jmespath.compile(expression)
+        found.search({})  # it knows its functions only now
+    except jmespath.exceptions.JMESPathTypeError:
+        pass  # of nothing, which an item is not
     except jmespath.exceptions.JMESPathError as error:
-        raise ArchiverError(f"{expression!r} is no JMESPath: {' '.join(str(error).split())}") from None
+        raise ArchiverError(f"{expression!r} is no JMESPath: {_line(error)}") from None
+    return found
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def parse_key(texts: Sequence[str]) -> tuple[str, ...]:
-    """`7` and `N:7` of a command line: a text unless a type stands before it.
+    """`7` and `N:7` of a command line: a text unless a type stands before it. Raises ArchiverError.
 
     >>> parse_key(["abc", "N:7"])
     ('S:abc', 'N:7')
     """
-    return tuple(text if text[:2] in ("S:", "N:", "B:") else f"S:{text}" for text in texts)
+    typed = [text if text[:2] in ("S:", "N:", "B:") else f"S:{text}" for text in texts]
+    try:
+        return tuple(f"N:{items.number_text(text[2:])}" if text[:2] == "N:" else text for text in typed)
+    except ValueError as error:
+        raise ArchiverError(f"--key {error}") from None

@@ -1,7 +1,7 @@
 """A run: scan for old items, archive, prove, delete; stop in time, and go on where an earlier run stopped.
 
-For each archive object, in this order: the object is written; read back and compared with the items; its manifest is
-written; it is registered in the state table, together with the position that the scan goes on at; its items are deleted
+For each archive object, in this order: its manifest is written; the object is written, read back and compared with the
+items; it is registered in the state table, together with the position that the scan goes on at; its items are deleted
 (see `archiver.deletes`); its manifest says so. Whatever ends in between leaves each item in the table, or in a
 verified object, or in both, and the next run knows which.
 """
@@ -12,7 +12,8 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,21 +23,21 @@ import orjson
 from botocore.exceptions import ClientError
 
 from archiver import age, conditions, documents
-from archiver.aws import Aws, code, explained
-from archiver.deletes import Deletes, OvertakenError, jitter
+from archiver.aws import TRIES, Aws, code, explained, jitter
+from archiver.deletes import Deletes, OvertakenError
 from archiver.documents import Manifest, Source
 from archiver.errors import ArchiverError, VerificationError
 from archiver.items import Item, Types, encode
 from archiver.settings import Settings
-from archiver.state import Progress, Scan, State
+from archiver.state import Progress, Same, Scan, State
 from archiver.store import Store, sha256
 
 log = logging.getLogger(__name__)
 
 LEASE: Final = timedelta(seconds=60)
 """How long a run that was killed keeps others out."""
-PAGES_BETWEEN_NOTES: Final = 20
-"""Pages without anything old, after which the scan notes where it is."""
+PAGES_BETWEEN_NOTES: Final = 100
+"""Pages (a megabyte each) after which the scan notes where it is, even if an object is not full."""
 
 
 @dataclass
@@ -92,7 +93,7 @@ class Context:
     @property
     def store(self) -> Store:
         """The archive bucket."""
-        return Store(self.aws.s3, self.settings.archive_bucket, self.settings.kms_key_id)
+        return Store(self.aws.s3, self.settings.archive_bucket, self.settings.kms_key_id, self.sleep)
 
     def out_of_time(self) -> str:
         """Why to stop now, empty if there is no reason."""
@@ -103,28 +104,65 @@ class Context:
 
 def run(context: Context) -> list[Result]:
     """All source tables, one after the other; a table that fails does not keep the others from their turn."""
-    results = []
-    for name in context.settings.source_tables:
-        table = TableRun(context, name)
+    tables = [TableRun(context, name) for name in context.settings.source_tables]
+    for table in in_turn(tables) if len(tables) > 1 and not context.settings.dry_run else tables:
         try:
             table.run()
         except ArchiverError as error:
             table.failed(error)
-        results.append(table.result)
-    return results
+    return [table.result for table in tables]
+
+
+def in_turn(tables: Sequence[TableRun]) -> list[TableRun]:
+    """The tables that are due, in the order of their need.
+
+    Those whose pass is under way come first. As long as there are any, a table that came to its end since then has had
+    its turn: else a run that never has time for all would begin with the same one each time.
+    """
+    begun: dict[str, datetime] = {}
+    ended: dict[str, datetime] = {}
+    for table in tables:
+        try:
+            scan, finished = table.state.scan(), table.state.finished_at()
+        except ArchiverError:
+            continue  # it will say so itself
+        if scan:
+            begun[table.table] = scan.begun_at
+        if finished:
+            ended[table.table] = finished
+    oldest = min(begun.values(), default=None)
+    due = []
+    for table in tables:
+        if oldest and table.table not in begun and table.table in ended and ended[table.table] >= oldest:
+            table.result.finished, table.result.reason = True, "had its turn"
+        else:
+            due.append(table)
+    never = datetime.min.replace(tzinfo=UTC)
+    return sorted(
+        due, key=lambda one: (one.table not in begun, begun.get(one.table) or ended.get(one.table) or never)
+    )
 
 
 def describe(aws: Aws, table: str, settings: Settings) -> Source:
     """The key of a table. Raises ArchiverError."""
     with explained(f"could not describe the table {table}"):
         found = aws.dynamodb.describe_table(TableName=table)["Table"]
+    if found.get("Replicas") and not settings.global_table:
+        raise ArchiverError(
+            f"{table} has replicas in other regions: what is written there meanwhile may be lost. If it is written in"
+            " this region only, say so with GLOBAL_TABLE=true"
+        )
     by_kind = {one["KeyType"]: one["AttributeName"] for one in found["KeySchema"]}
     key = tuple(by_kind[kind] for kind in ("HASH", "RANGE") if kind in by_kind)
     return Source(table, key, settings.time_attribute, settings.time_format)
 
 
 class Stop(Exception):  # noqa: N818  (no error)
-    """This pass is to end here, cleanly."""
+    """This pass is to end here, cleanly. `ours`: there is time to note where it is, and nobody else is at it."""
+
+    def __init__(self, reason: str, *, ours: bool = True) -> None:
+        super().__init__(reason)
+        self.ours = ours
 
 
 class TableRun:
@@ -135,13 +173,13 @@ class TableRun:
         self.settings = context.settings
         self.store = context.store
         self.table = table
-        self.state = State(context.aws.dynamodb, self.settings.state_table, table)
+        self.state = State(context.aws.dynamodb, self.settings.state_table, table, context.sleep)
         self.result = Result(table, Stats())
         self.owner = f"run {secrets.token_hex(4)}"
         self._lock = threading.Lock()
         self._locked_until = datetime.min.replace(tzinfo=UTC)
-        self._names: set[str] = set()
-        """Every attribute name seen. It only grows."""
+        self._names: Counter[str] = Counter()
+        """Every attribute name seen, and on how many items."""
 
     # ---- the whole ------------------------------------------------------------------------------------------
 
@@ -149,7 +187,7 @@ class TableRun:
         """All of it. Raises ArchiverError if it could not even begin."""
         source = describe(self.context.aws, self.table, self.settings)
         if self.settings.dry_run:
-            scan = Scan(self._cutoff(), self.settings.segments, {})
+            scan = self._new_scan(source)
             self.result.finished = self._segments(source, scan)
             return
         holder = self._renew()
@@ -160,9 +198,18 @@ class TableRun:
             self._locked(source)
         finally:
             self.state.unlock(self.owner)
+            if self.result.stats.unsafe:
+                log.warning(
+                    "items have too many attributes to be deleted safely",
+                    extra={"table": self.table, "items": self.result.stats.unsafe},
+                )
 
     def _locked(self, source: Source) -> None:
-        for progress in list(self.state.unfinished()):
+        unfinished = list(self.state.unfinished())
+        if unfinished:
+            # Names that came into use since their items were read.
+            self.sample({})
+        for progress in unfinished:
             try:
                 self._go_on(source, progress)
             except Stop as reason:
@@ -171,13 +218,35 @@ class TableRun:
             except ArchiverError as error:
                 # Seen to by a person; what else there is to do does not wait for that.
                 self.failed(error)
-        scan = self.state.scan() or self.state.begin_scan(self._cutoff(), self.settings.segments)
+        new = self._new_scan(source)
+        scan = self.state.scan()
+        if scan and scan.settings != new.settings:
+            # What that pass was to take is not what is to be taken now.
+            self.state.end_scan(scan)
+            scan = None
+        scan = scan or self.state.begin_scan(new)
         if self._segments(source, scan):
-            self.state.end_scan(scan.cutoff)
+            self.state.end_scan(scan)
+            if len(self.settings.source_tables) > 1:
+                self.state.finish(self.context.clock())
             self.result.finished = not self.result.problems
 
-    def _cutoff(self) -> datetime:
-        return self.context.clock() - timedelta(days=self.settings.archive_days)
+    def _new_scan(self, source: Source) -> Scan:
+        now, chosen = self.context.clock(), self.settings.filter
+        settings = {
+            "days": self.settings.archive_days,
+            "source": source.facts(),
+            "filter": chosen and [chosen.expression, chosen.names, encode(chosen.values)],
+        }
+        cutoff = now - timedelta(days=self.settings.archive_days)
+        text = orjson.dumps(settings, option=orjson.OPT_SORT_KEYS).decode()
+        return Scan(cutoff, self.settings.segments, text, now, {})
+
+    def sample(self, segment: Mapping[str, Any]) -> None:
+        """Look at a page of items of any age for the names of their attributes: see `conditions.unchanged`."""
+        with explained(f"could not scan {self.table}"):
+            page = self.context.aws.dynamodb.scan(TableName=self.table, **segment)
+        self.saw(page["Items"])
 
     def _segments(self, source: Source, scan: Scan) -> bool:
         """All that are not at their end yet; whether they are now."""
@@ -215,12 +284,16 @@ class TableRun:
                 setattr(self.result.stats, name, getattr(self.result.stats, name) + number)
         self.context.progressed(self.table, self.result.stats)
 
-    def saw(self, names: set[str]) -> None:
-        """Attribute names of the table."""
-        if not names <= self._names:
-            # A new set: others may be going over the old one.
-            with self._lock:
-                self._names = self._names | names
+    def saw(self, found: Iterable[Mapping[str, Any]]) -> None:
+        """Items of the table: which attributes there are."""
+        names = Counter(name for item in found for name in item)
+        with self._lock:
+            self._names.update(names)
+
+    def _guarded(self) -> list[str]:
+        """Names that no item may have got, as many as may fit into a condition, the most frequent first."""
+        with self._lock:
+            return [name for name, _ in self._names.most_common(conditions.MOST_OPERATORS)]
 
     # ---- when to stop ---------------------------------------------------------------------------------------
 
@@ -235,7 +308,7 @@ class TableRun:
             due = self.context.clock() > self._locked_until - LEASE * 2 / 3
             holder = self._renew() if due else None
         if holder:
-            raise Stop(f"lock lost to {holder}")
+            raise Stop(f"lock lost to {holder}", ours=False)
 
     def _renew(self) -> str | None:
         now = self.context.clock()
@@ -250,15 +323,20 @@ class TableRun:
         """With an object that an earlier run began to delete the items of."""
         body = self.store.get_verified(progress.key, progress.digest, progress.size)
         archive = documents.read_archive(progress.key, body)
+        if archive.source is None or archive.source.key != source.key:
+            raise ArchiverError(
+                f"{self.table} has another key than when s3://{self.store.bucket}/{progress.key} was written: its"
+                " deletes are not gone on with"
+            )
+        log.info("going on with an object", extra={"table": self.table, "object": progress.key})
+        self.saw(archive.items)
         manifest = archive.manifest(progress.key, progress.digest, progress.size)
-        log.info("going on with %s", progress.key, extra={"table": self.table, "next": progress.next})
-        self.saw({name for item in archive.items for name in item})
-        self.delete(source, manifest, archive.items, progress)
+        self.delete(source, manifest, archive.manifest_name, archive.items, progress)
 
     def delete(
-        self, source: Source, manifest: Manifest, archived: tuple[Item, ...], progress: Progress
+        self, source: Source, manifest: Manifest, name: str, archived: tuple[Item, ...], progress: Progress
     ) -> None:
-        """The items of a registered object; then its manifest is completed."""
+        """The items of a registered object; then its manifest, which is called `name`, is completed."""
         deletes = Deletes(
             self.context.aws.dynamodb,
             self.state,
@@ -266,7 +344,7 @@ class TableRun:
             archived,
             progress,
             self.settings.batch_size,
-            self._names,
+            self._guarded(),
             self.owner,
             self.context.sleep,
         )
@@ -278,63 +356,69 @@ class TableRun:
             except OvertakenError:
                 found = self.state.progress(progress.key)
                 if found is None:
+                    self._completed_by_others(name, progress.key)
                     return
                 deletes.progress = found
                 continue
             self.count(deleted=deleted, kept=len(deletes.progress.kept) - kept)
         done = manifest.completed(deletes.progress.kept)
-        self.store.put_verified(self._manifest_name(manifest), done.body(), once=False)
+        self.store.put_verified(name, done.body(), once=False)
         self.state.complete(progress.key)
 
-    def _manifest_name(self, manifest: Manifest) -> str:
-        return documents.manifest_key(
-            manifest.key, self.settings.archive_prefix, self.settings.manifest_prefix
-        )
+    def _completed_by_others(self, name: str, key: str) -> None:
+        try:
+            complete = documents.read_manifest(name, self.store.get(name)).status == "complete"
+        except KeyError:
+            complete = False
+        if not complete:
+            raise ArchiverError(
+                f"the row of {key} is gone from the state table {self.settings.state_table}, and its manifest is not"
+                " complete: which of its items have left is not known (python -m archiver restore --unproven)"
+            )
 
     def archive(
-        self, source: Source, scan: Scan, number: int, batch: Batch, position: Mapping[str, Any] | None
+        self, source: Source, scan: Scan, number: int, batch: Batch, position: Mapping[str, Any] | Same | None
     ) -> None:
         """Write, read back, register and delete the items of a batch. Raises ArchiverError, Stop."""
-        at = self.context.clock()
-        body = documents.write_archive(
-            source, batch.encoded, batch.types, at, scan.cutoff, self.settings.archive_days
-        )
+        at, days = self.context.clock(), self.settings.archive_days
         key = documents.archive_key(
             self.settings.archive_prefix, self.table, at, f"{number}-{secrets.token_hex(4)}"
         )
+        name = documents.manifest_key(key, self.settings.archive_prefix, self.settings.manifest_prefix)
+        body = documents.write_archive(source, batch.encoded, batch.types, at, scan.cutoff, days, name)
+        wanted = documents.Archive(tuple(batch.items), source, age.iso(at), age.iso(scan.cutoff), days, name)
+        manifest = wanted.manifest(key, sha256(body), len(body))
+        # First of all, so that an object of ours without a manifest is one whose manifest was lost.
+        self.store.put_verified(name, manifest.body(), once=True)
         found = documents.read_archive(key, self.store.put_verified(key, body, once=True))
-        if list(found.items) != batch.items:
+        if found != wanted:
             raise VerificationError(f"s3://{self.store.bucket}/{key} does not say what its items were")
-        manifest = found.manifest(key, sha256(body), len(body))
-        self.store.put_verified(self._manifest_name(manifest), manifest.body(), once=True)
+        archived = wanted.items
+        # Four times as large as what is needed from here on.
+        batch.clear()
+        del body, found, wanted
         progress = Progress(key, manifest.digest, manifest.size, 0, {})
         self._register(progress, scan.cutoff, number, position)
-        self.count(archived=len(batch.items), objects=1, bytes=len(body))
+        self.count(archived=len(archived), objects=1, bytes=manifest.size)
         log.info(
             "archived",
-            extra={"table": self.table, "object": key, "items": len(batch.items), "bytes": len(body)},
+            extra={"table": self.table, "object": key, "items": len(archived), "bytes": manifest.size},
         )
-        self.delete(source, manifest, found.items, progress)
+        self.delete(source, manifest, name, archived, progress)
 
     def _register(
-        self, progress: Progress, cutoff: datetime, number: int, position: Mapping[str, Any] | None
+        self, progress: Progress, cutoff: datetime, number: int, position: Mapping[str, Any] | Same | None
     ) -> None:
-        for attempt in range(5):
+        arguments = self.state.register(progress, cutoff, number, position)
+        for attempt in range(TRIES):
             with explained(f"could not register {progress.key}"):
                 try:
-                    self.context.aws.dynamodb.transact_write_items(
-                        **self.state.register(progress, cutoff, number, position)
-                    )
+                    self.context.aws.dynamodb.transact_write_items(**arguments)
                     return
                 except ClientError as error:
-                    if code(error) != "TransactionCanceledException":
-                        raise
-                    reasons = [one.get("Code") for one in error.response.get("CancellationReasons", [])]
                     if self.state.progress(progress.key):
                         return  # its answer was lost
-                    if "ConditionalCheckFailed" in reasons:
-                        raise Stop("another run has ended this pass") from None
-                    if attempt == 4:
+                    if code(error) != "TransactionCanceledException" or attempt == TRIES - 1:
                         raise
             self.context.sleep(jitter(attempt))
 
@@ -346,16 +430,33 @@ class Batch:
     items: list[Item] = field(default_factory=list)
     encoded: list[bytes] = field(default_factory=list)
     types: dict[int, Types] = field(default_factory=dict)
-    bytes: int = 0
+    size: int = 0
+    """Bytes."""
 
     def add(self, item: Item) -> None:
         """One more."""
         plain, types = encode(item)
+        self.take(item, orjson.dumps(plain), types)
+
+    def take(self, item: Item, encoded: bytes, types: Types | None) -> None:
+        """One more, in both of its forms."""
         if types:
             self.types[len(self.items)] = types
         self.items.append(item)
-        self.encoded.append(orjson.dumps(plain))
-        self.bytes += len(self.encoded[-1])
+        self.encoded.append(encoded)
+        self.size += len(encoded)
+
+    def cut(self, items: int) -> Batch:
+        """Take out the first `items`."""
+        head, rest = Batch(), Batch()
+        for index, (item, encoded) in enumerate(zip(self.items, self.encoded, strict=True)):
+            (head if index < items else rest).take(item, encoded, self.types.get(index))
+        self.items, self.encoded, self.types, self.size = rest.items, rest.encoded, rest.types, rest.size
+        return head
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self.items, self.encoded, self.types, self.size = [], [], {}, 0
 
 
 @dataclass
@@ -368,34 +469,45 @@ class Segment:
     number: int
 
     def run(self) -> None:
-        """Page by page; an object is closed at the end of a page, so that the scan can go on behind it."""
-        table, settings = self.run_, self.run_.settings
-        batch, empty = Batch(), 0
-        if not settings.dry_run:
-            self._sample()
-        for found, scanned, position in self._pages():
-            table.count(scanned=scanned)
-            for item in found:
-                self._take(item, batch)
-            full = len(batch.items) >= settings.object_items or batch.bytes >= settings.object_bytes
-            if settings.dry_run:
-                table.count(archived=len(batch.items), bytes=batch.bytes)
-                batch = Batch()
-            elif batch.items and (full or position is None):
-                table.archive(self.source, self.scan, self.number, batch, position)
-                batch, empty = Batch(), 0
-            elif not batch.items:
-                empty += 1
-                if position is None or empty % PAGES_BETWEEN_NOTES == 0:
-                    table.state.advance(self.scan.cutoff, self.number, position)
+        """Page by page. Raises ArchiverError, Stop; a clean stop keeps what was collected."""
+        self._batch, self._pages_since, self._behind = Batch(), 0, dict[str, Any]()
+        if not self.run_.settings.dry_run:
+            self.run_.sample({"Segment": self.number, "TotalSegments": self.scan.segments})
+        try:
+            for found, scanned, position in self._pages():
+                self.run_.count(scanned=scanned)
+                self._page(found, position)
+                self._behind = position or {}
+        except Stop as reason:
+            if reason.ours and self._behind and not self.run_.settings.dry_run:
+                self._close(self._behind)
+            raise
 
-    def _sample(self) -> None:
-        """Look at a page of items of any age for the names of their attributes: see `conditions.unchanged`."""
-        with explained(f"could not scan {self.source.table}"):
-            page = self.run_.context.aws.dynamodb.scan(
-                TableName=self.source.table, Segment=self.number, TotalSegments=self.scan.segments
-            )
-        self.run_.saw({name for item in page["Items"] for name in item})
+    def _page(self, found: list[Item], position: Mapping[str, Any] | None) -> None:
+        """An object is closed at the end of a page, so that the scan can go on behind it; a page may fill several."""
+        settings, batch = self.run_.settings, self._batch
+        for item in found:
+            self._take(item, batch)
+        self.run_.saw(found)
+        self._pages_since += 1
+        if settings.dry_run:
+            self.run_.count(archived=len(batch.items), bytes=batch.size)
+            batch.clear()
+            return
+        while len(batch.items) > settings.object_items:
+            self.run_.archive(self.source, self.scan, self.number, batch.cut(settings.object_items), Same())
+        full = len(batch.items) >= settings.object_items or batch.size >= settings.object_bytes
+        # Also where there is little that is old: a run that is killed is not to have scanned for nothing.
+        if full or position is None or self._pages_since >= PAGES_BETWEEN_NOTES:
+            self._close(position)
+
+    def _close(self, position: Mapping[str, Any] | None) -> None:
+        """Archive what was collected, and note that the scan is behind it."""
+        batch, self._batch, self._pages_since, self._behind = self._batch, Batch(), 0, {}
+        if batch.items:
+            self.run_.archive(self.source, self.scan, self.number, batch, position)
+        else:
+            self.run_.state.advance(self.scan.cutoff, self.number, position)
 
     def _pages(self) -> Iterator[tuple[list[Item], int, dict[str, Any] | None]]:
         """Items, how many were looked at, and the position behind them: None at the end."""
@@ -421,10 +533,8 @@ class Segment:
             table.count(unreadable=1)
             return
         if conditions.unchanged(item) is None:
-            log.warning("an item has too many attributes", extra={"table": table.table})
             table.count(unsafe=1)
             return
-        table.saw(set(item))
         batch.add(item)
 
 

@@ -12,6 +12,8 @@ from archiver import age, items
 from archiver.errors import ArchiverError
 
 MEBI: Final = 2**20
+MOST_BYTES: Final = 64 * MEBI
+"""Of all objects that are being filled."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class Settings:
     filter: Filter | None = None
     segments: int = 4
     object_items: int = 10_000
-    object_bytes: int = 8 * MEBI
+    object_bytes: int = 4 * MEBI
     archive_prefix: str = "archives"
     manifest_prefix: str = "manifests"
     kms_key_id: str | None = None
+    global_table: bool = False
     time_reserve: float = 60.0
     dry_run: bool = False
 
@@ -52,7 +55,7 @@ DESCRIBED: Final[Mapping[str, str]] = {
     "ARCHIVE_BUCKET": "the bucket for archives and manifests",
     "ARCHIVE_DAYS": "items older than so many days leave (30)",
     "BATCH_SIZE": "writes in a delete transaction, 2 to 100; one of them records the others (100)",
-    "REGION": "AWS region (us-east-1)",
+    "REGION": "AWS region (AWS_REGION, else us-east-1)",
     "STATE_TABLE": "the table in which the archiver keeps where it is (archiver-state)",
     "TIME_ATTRIBUTE": "the attribute that says how old an item is (createdAt)",
     "TIME_FORMAT": "iso, epoch (seconds) or epoch-ms (iso)",
@@ -61,10 +64,11 @@ DESCRIBED: Final[Mapping[str, str]] = {
     "FILTER_VALUES": 'its values, a JSON object: {":archived": "archived"}',
     "SEGMENTS": "segments of the parallel scan, 1 to 64, a thread each (4)",
     "OBJECT_ITEMS": "an archive object is closed at so many items (10000)",
-    "OBJECT_BYTES": "or at so many bytes (8388608)",
+    "OBJECT_BYTES": "or at so many bytes (4194304)",
     "ARCHIVE_PREFIX": "first part of the names of archives (archives)",
     "MANIFEST_PREFIX": "first part of the names of manifests (manifests)",
     "KMS_KEY_ID": "encrypt with this key (without: AES256, S3's own)",
+    "GLOBAL_TABLE": "true: a table with replicas in other regions is written in this region only (false)",
     "TIME_RESERVE": "stop cleanly so many seconds before the time limit (60)",
     "DRY_RUN": "true: count what would be archived, write nothing (false)",
 }
@@ -95,27 +99,34 @@ def from_environment(environment: Mapping[str, str], *, source: bool = True) -> 
         _prefix(environment, "ARCHIVE_PREFIX", "archives"),
         _prefix(environment, "MANIFEST_PREFIX", "manifests"),
     )
-    if prefixes[0] == prefixes[1]:
-        raise ArchiverError("ARCHIVE_PREFIX and MANIFEST_PREFIX must differ")
-    return Settings(
+    if (prefixes[0] + "/").startswith(prefixes[1] + "/") or (prefixes[1] + "/").startswith(prefixes[0] + "/"):
+        raise ArchiverError("ARCHIVE_PREFIX and MANIFEST_PREFIX must differ, and neither lie in the other")
+    found = Settings(
         source_tables=tables,
         archive_bucket=bucket,
         archive_days=_whole(environment, "ARCHIVE_DAYS", 30, 1, 36_500),
         batch_size=_whole(environment, "BATCH_SIZE", 100, 2, 100),
-        region=_text(environment, "REGION", "us-east-1"),
+        region=_text(environment, "REGION", environment.get("AWS_REGION", "") or "us-east-1"),
         state_table=_text(environment, "STATE_TABLE", "archiver-state"),
         time_attribute=_text(environment, "TIME_ATTRIBUTE", "createdAt"),
         time_format=form,  # type: ignore[arg-type]  # looked at above
         filter=_filter(environment),
         segments=_whole(environment, "SEGMENTS", 4, 1, 64),
-        object_items=_whole(environment, "OBJECT_ITEMS", 10_000, 1, 20_000),
-        object_bytes=_whole(environment, "OBJECT_BYTES", 8 * MEBI, 1, 64 * MEBI),
+        object_items=_whole(environment, "OBJECT_ITEMS", 10_000, 1, 10_000),
+        object_bytes=_whole(environment, "OBJECT_BYTES", 4 * MEBI, 1, 64 * MEBI),
+        global_table=_yes(environment, "GLOBAL_TABLE"),
         archive_prefix=prefixes[0],
         manifest_prefix=prefixes[1],
         kms_key_id=_text(environment, "KMS_KEY_ID", "") or None,
         time_reserve=float(_whole(environment, "TIME_RESERVE", 60, 1, 800)),
         dry_run=_yes(environment, "DRY_RUN"),
     )
+    if found.segments * found.object_bytes > MOST_BYTES:
+        raise ArchiverError(
+            f"SEGMENTS times OBJECT_BYTES must be at most {MOST_BYTES}: each segment has an object in memory,"
+            " about forty times as large as its JSON"
+        )
+    return found
 
 
 def _text(environment: Mapping[str, str], name: str, default: str) -> str:
@@ -160,6 +171,8 @@ def _filter(environment: Mapping[str, str]) -> Filter | None:
     for name in values:
         if not name.startswith(":"):
             raise ArchiverError(f'FILTER_VALUES must be like {{":archived": "archived"}}, got {name!r}')
+        if isinstance(values[name], dict) and len(values[name]) == 1 and values[name].keys() <= items.KINDS:
+            raise ArchiverError(f'FILTER_VALUES are plain JSON, "x" and not {{"S": "x"}}: {name}')
     # A prefix of ours, so that no name of the user's can stand for another than the user means.
     if {"#eav_time", ":eav_cutoff"} & (names.keys() | values.keys()):
         raise ArchiverError("#eav_time and :eav_cutoff are the archiver's own: choose other placeholders")

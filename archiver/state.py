@@ -1,19 +1,21 @@
 """Where the archiver is: a small DynamoDB table of its own, so that a run which ends in the middle is gone on with.
 
-Per source table (its hash key) it holds, by the range key: `lock`, who is at work; `scan`, how far each segment is; and
-`object#…` for each archive object whose items are being deleted, with how many of them are done.
+Per source table (its hash key) it holds, by the range key: `lock`, who is at work; `scan`, the pass that is under way,
+and `scan#N` how far its segment N is; `object#…` for each archive object whose items are being deleted, with how many
+of them are done; and `finished`, when the last pass ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from archiver.aws import code, explained
+from archiver.aws import TRIES, code, explained, jitter
 from archiver.errors import ArchiverError
 
 if TYPE_CHECKING:
@@ -41,8 +43,15 @@ class Scan:
 
     cutoff: datetime
     segments: int
+    settings: str
+    """What it was begun with, as text: other settings begin another pass."""
+    begun_at: datetime
     positions: Mapping[int, dict[str, Any] | None]
     """Of each segment that was begun: the key that its scan goes on behind, None where it has ended."""
+
+
+class Same:
+    """The position that there is."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class State:
     """Of the state table."""
     table: str
     """The source table."""
+    sleep: Callable[[float], object] = time.sleep
 
     def _key(self, what: str) -> dict[str, Any]:
         return {"table": {"S": self.table}, "what": {"S": what}}
@@ -111,53 +121,77 @@ class State:
                 if code(error) != "ConditionalCheckFailedException":
                     raise
 
+    def _write(self, what: str, call: Callable[[], object]) -> bool:
+        """A write of one row; False if its condition does not hold. Raises ArchiverError."""
+        for attempt in range(TRIES):
+            with self._explained(what):
+                try:
+                    call()
+                    return True
+                except ClientError as error:
+                    if code(error) == "ConditionalCheckFailedException":
+                        return False
+                    # A transaction is at this row, which botocore does not wait for.
+                    if code(error) != "TransactionConflictException" or attempt == TRIES - 1:
+                        raise
+            self.sleep(jitter(attempt))
+        raise AssertionError
+
+    def _rows(self, prefix: str, what: str) -> Iterator[dict[str, Any]]:
+        with self._explained(what):
+            for page in self.client.get_paginator("query").paginate(
+                TableName=self.name,
+                ConsistentRead=True,
+                KeyConditionExpression="#table = :table AND begins_with(#what, :prefix)",
+                ExpressionAttributeNames={"#table": "table", "#what": "what"},
+                ExpressionAttributeValues={":table": {"S": self.table}, ":prefix": {"S": prefix}},
+            ):
+                yield from page["Items"]
+
     def scan(self) -> Scan | None:
         """The pass that is under way, if one is."""
-        with self._explained("could not read where the scan is"):
-            found = self.client.get_item(TableName=self.name, Key=self._key("scan"), ConsistentRead=True).get(
-                "Item"
-            )
+        rows = {row["what"]["S"]: row for row in self._rows("scan", "could not read where the scan is")}
+        found = rows.pop("scan", None)
         if not found:
             return None
         return Scan(
             datetime.fromisoformat(found["cutoff"]["S"]),
             int(found["segments"]["N"]),
-            {int(number): value.get("M") for number, value in found["positions"]["M"].items()},
+            found["settings"]["S"],
+            datetime.fromisoformat(found["begunAt"]["S"]),
+            {
+                int(name.removeprefix("scan#")): row["position"].get("M")
+                for name, row in rows.items()
+                if row["cutoff"] == found["cutoff"]
+            },
         )
 
-    def begin_scan(self, cutoff: datetime, segments: int) -> Scan:
+    def begin_scan(self, scan: Scan) -> Scan:
         """A new pass, unless another run has begun one: that one."""
-        with self._explained("could not begin a scan"):
-            try:
-                self.client.put_item(
-                    TableName=self.name,
-                    Item={
-                        **self._key("scan"),
-                        "cutoff": {"S": cutoff.isoformat()},
-                        "segments": {"N": str(segments)},
-                        "positions": {"M": {}},
-                    },
-                    ConditionExpression="attribute_not_exists(#table)",
-                    ExpressionAttributeNames={"#table": "table"},
-                )
-            except ClientError as error:
-                if code(error) != "ConditionalCheckFailedException":
-                    raise
-        found = self.scan()
-        return found or Scan(cutoff, segments, {})
+        self._write(
+            "could not begin a scan",
+            lambda: self.client.put_item(
+                TableName=self.name,
+                Item={
+                    **self._key("scan"),
+                    "cutoff": {"S": scan.cutoff.isoformat()},
+                    "segments": {"N": str(scan.segments)},
+                    "settings": {"S": scan.settings},
+                    "begunAt": {"S": scan.begun_at.isoformat()},
+                },
+                ConditionExpression="attribute_not_exists(#table)",
+                ExpressionAttributeNames={"#table": "table"},
+            ),
+        )
+        return self.scan() or scan
 
     def _position(self, cutoff: datetime, segment: int, position: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The update that notes how far a segment is, of this very pass only."""
+        """The update that notes how far a segment is. In a row of its own: segments do not wait for each other."""
         return {
             "TableName": self.name,
-            "Key": self._key("scan"),
-            "UpdateExpression": "SET #positions.#segment = :position",
-            "ConditionExpression": "#cutoff = :cutoff",
-            "ExpressionAttributeNames": {
-                "#positions": "positions",
-                "#segment": str(segment),
-                "#cutoff": "cutoff",
-            },
+            "Key": self._key(f"scan#{segment}"),
+            "UpdateExpression": "SET #position = :position, #cutoff = :cutoff",
+            "ExpressionAttributeNames": {"#position": "position", "#cutoff": "cutoff"},
             "ExpressionAttributeValues": {
                 ":position": {"M": dict(position)} if position else {"NULL": True},
                 ":cutoff": {"S": cutoff.isoformat()},
@@ -166,37 +200,34 @@ class State:
 
     def advance(self, cutoff: datetime, segment: int, position: Mapping[str, Any] | None) -> None:
         """Note how far a segment is: nothing before that position is left to do. None: it has ended."""
-        with self._explained("could not note where the scan is"):
-            try:
-                self.client.update_item(**self._position(cutoff, segment, position))
-            except ClientError as error:
-                # Another run has ended this pass meanwhile.
-                if code(error) != "ConditionalCheckFailedException":
-                    raise
+        self._write(
+            "could not note where the scan is",
+            lambda: self.client.update_item(**self._position(cutoff, segment, position)),
+        )
 
     def register(
-        self, progress: Progress, cutoff: datetime, segment: int, position: Mapping[str, Any] | None
+        self, progress: Progress, cutoff: datetime, segment: int, position: Mapping[str, Any] | Same | None
     ) -> dict[str, Any]:
-        """The arguments of the transaction after which an object's items may be deleted, and its segment is further."""
-        return {
-            "TransactItems": [
-                {
-                    "Put": {
-                        "TableName": self.name,
-                        "Item": {
-                            **self._key(f"object#{progress.key}"),
-                            "sha256": {"S": progress.digest},
-                            "bytes": {"N": str(progress.size)},
-                            "next": {"N": str(progress.next)},
-                            "kept": {"M": {}},
-                        },
-                        "ConditionExpression": "attribute_not_exists(#table)",
-                        "ExpressionAttributeNames": {"#table": "table"},
-                    }
-                },
-                {"Update": self._position(cutoff, segment, position)},
-            ]
+        """The arguments of the transaction after which an object's items may be deleted, and its segment is further.
+
+        Not further if `position` is `Same`: the page goes on in the next object.
+        """
+        put = {
+            "TableName": self.name,
+            "Item": {
+                **self._key(f"object#{progress.key}"),
+                "sha256": {"S": progress.digest},
+                "bytes": {"N": str(progress.size)},
+                "next": {"N": str(progress.next)},
+                "kept": {"M": {}},
+            },
+            "ConditionExpression": "attribute_not_exists(#table)",
+            "ExpressionAttributeNames": {"#table": "table"},
         }
+        writes: list[dict[str, Any]] = [{"Put": put}]
+        if not isinstance(position, Same):
+            writes.append({"Update": self._position(cutoff, segment, position)})
+        return {"TransactItems": writes}
 
     def settle(self, progress: Progress, end: int, kept: Mapping[int, str], by: str) -> dict[str, Any]:
         """The update that goes into the transaction which deletes items `progress.next` to `end` (not included)."""
@@ -227,36 +258,54 @@ class State:
 
     def unfinished(self) -> Iterator[Progress]:
         """Objects whose deletes were begun and not completed."""
-        with self._explained("could not list what was begun"):
-            for page in self.client.get_paginator("query").paginate(
-                TableName=self.name,
-                ConsistentRead=True,
-                KeyConditionExpression="#table = :table AND begins_with(#what, :object)",
-                ExpressionAttributeNames={"#table": "table", "#what": "what"},
-                ExpressionAttributeValues={":table": {"S": self.table}, ":object": {"S": "object#"}},
-            ):
-                for found in page["Items"]:
-                    yield _progress(found)
+        yield from map(_progress, self._rows("object#", "could not list what was begun"))
 
     def complete(self, key: str) -> None:
         """The manifest says all there is to say of this object."""
-        with self._explained("could not complete an object"):
-            self.client.delete_item(TableName=self.name, Key=self._key(f"object#{key}"))
+        self._write(
+            "could not complete an object",
+            lambda: self.client.delete_item(TableName=self.name, Key=self._key(f"object#{key}")),
+        )
 
-    def end_scan(self, cutoff: datetime) -> None:
-        """The pass is over."""
-        with self._explained("could not end the scan"):
-            try:
-                self.client.delete_item(
-                    TableName=self.name,
-                    Key=self._key("scan"),
-                    ConditionExpression="#cutoff = :cutoff",
-                    ExpressionAttributeNames={"#cutoff": "cutoff"},
-                    ExpressionAttributeValues={":cutoff": {"S": cutoff.isoformat()}},
-                )
-            except ClientError as error:
-                if code(error) != "ConditionalCheckFailedException":
-                    raise
+    def end_scan(self, scan: Scan) -> None:
+        """The pass is over, or given up, unless another one has begun meanwhile."""
+        ended = self._write(
+            "could not end the scan",
+            lambda: self.client.delete_item(
+                TableName=self.name,
+                Key=self._key("scan"),
+                ConditionExpression="#cutoff = :cutoff",
+                ExpressionAttributeNames={"#cutoff": "cutoff"},
+                ExpressionAttributeValues={":cutoff": {"S": scan.cutoff.isoformat()}},
+            ),
+        )
+        if not ended:
+            return
+        # What a crash leaves of these is of no pass: their cutoff says so.
+        for segment in range(scan.segments):
+            self._write(
+                "could not end the scan",
+                lambda segment=segment: self.client.delete_item(  # type: ignore[misc]
+                    TableName=self.name, Key=self._key(f"scan#{segment}")
+                ),
+            )
+
+    def finish(self, at: datetime) -> None:
+        """Note that a pass came to its end."""
+        self._write(
+            "could not note the end of a pass",
+            lambda: self.client.put_item(
+                TableName=self.name, Item={**self._key("finished"), "at": {"S": at.isoformat()}}
+            ),
+        )
+
+    def finished_at(self) -> datetime | None:
+        """When the last pass came to its end."""
+        with self._explained("could not read when a pass ended"):
+            found = self.client.get_item(
+                TableName=self.name, Key=self._key("finished"), ConsistentRead=True
+            ).get("Item")
+        return datetime.fromisoformat(found["at"]["S"]) if found else None
 
 
 def _progress(found: Mapping[str, Any]) -> Progress:
@@ -289,6 +338,8 @@ def create_table(client: DynamoDBClient, name: str) -> bool:
         except ClientError as error:
             if code(error) != "ResourceInUseException":
                 raise
-            return False
+            made = False
+        else:
+            made = True
         client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
-    return True
+    return made

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
-from archiver.aws import code, explained
+from archiver.aws import code, explained, jitter
 from archiver.errors import ArchiverError, VerificationError
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ class FrozenError(ArchiverError):
 
     exit_code = 3
 
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key = key
+
 
 @dataclass(frozen=True)
 class Store:
@@ -30,6 +35,7 @@ class Store:
     client: S3Client
     bucket: str
     kms_key_id: str | None = None
+    sleep: Callable[[float], object] = time.sleep
 
     def put(self, key: str, body: bytes, *, once: bool) -> None:
         """Write an object; with `once` only where none of that name is. S3 refuses a body that came damaged.
@@ -37,10 +43,25 @@ class Store:
         Raises ArchiverError.
         """
         arguments: dict[str, Any] = {"IfNoneMatch": "*"} if once else {}
+        # Without a key it is the bucket's own default, which is never nothing.
         if self.kms_key_id:
             arguments |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key_id}
-        else:
-            arguments["ServerSideEncryption"] = "AES256"
+        for attempt in range(5):
+            try:
+                self._put(key, body, once, arguments)
+                return
+            except ArchiverError as error:
+                # A try of botocore's is still on its way, and its next one met it.
+                cause = error.__cause__
+                if (
+                    attempt == 4
+                    or not isinstance(cause, ClientError)
+                    or code(cause) != "ConditionalRequestConflict"
+                ):
+                    raise
+            self.sleep(jitter(attempt))
+
+    def _put(self, key: str, body: bytes, once: bool, arguments: dict[str, Any]) -> None:
         with explained(f"could not write s3://{self.bucket}/{key}"):
             try:
                 self.client.put_object(
@@ -73,9 +94,9 @@ class Store:
                     if code(error) in ("NoSuchKey", "404"):
                         raise KeyError(key) from None
                     if code(error) == "InvalidObjectState":
-                        raise FrozenError(f"{where} is in an archive class: request it first") from None
+                        raise FrozenError(key, f"{where} is in an archive class: request it first") from None
                     raise
-                except HTTPClientError:
+                except (HTTPClientError, IncompleteReadError, FlexibleChecksumError):
                     # The connection broke in the middle of the body, which botocore does not try again.
                     if attempt == 3:
                         raise
@@ -127,7 +148,9 @@ class Store:
                 if code(error) in ("404", "NoSuchKey", "NotFound"):
                     return None
                 raise
-        return head["ContentLength"], base64.b64decode(head.get("ChecksumSHA256", "")).hex()
+        checksum = head.get("ChecksumSHA256", "")
+        # That of an object in parts is of their checksums, not of its content.
+        return head["ContentLength"], "" if "-" in checksum else base64.b64decode(checksum).hex()
 
 
 def sha256(body: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from archiver import documents
@@ -60,13 +60,18 @@ class _Walk:
         self._known: set[str] = set()
 
     def _prefix(self, base: str, day: str | None) -> str:
-        return documents.day_prefix(base, day) if day else f"{base}/"
+        return f"{base}/" if day is None else documents.day_prefix(base, day)
 
     def manifests(self, day: str | None) -> Iterator[None]:
         for name in self.store.keys(self._prefix(self.settings.manifest_prefix, day)):
             try:
                 manifest = documents.read_manifest(name, self.store.get(name))
             except KeyError:
+                continue
+            except FrozenError as error:
+                self.found.problems.append(
+                    f"{error}: manifests have to stay readable, see its lifecycle rule"
+                )
                 continue
             except ArchiverError as error:
                 self.found.problems.append(str(error))
@@ -79,8 +84,8 @@ class _Walk:
             yield
 
     def _check(self, manifest: Manifest) -> None:
-        if manifest.status != "complete":
-            self._unfinished(manifest)
+        if manifest.status != "complete" and not self._unfinished(manifest):
+            return
         self.found.objects += 1
         self.found.items += manifest.item_count
         self.found.bytes += manifest.size
@@ -96,17 +101,25 @@ class _Walk:
             self.found.frozen += 1
             return
         archive = documents.read_archive(manifest.key, body)
-        if len(archive.items) != manifest.item_count or len(manifest.keys) != manifest.item_count:
+        if archive.source is None:
             raise VerificationError(
-                f"s3://{self.store.bucket}/{manifest.key} has {len(archive.items)} items, its manifest says"
-                f" {manifest.item_count} and names {len(manifest.keys)}"
+                f"s3://{self.store.bucket}/{manifest.key} is none of ours, and has a manifest"
+            )
+        said = replace(manifest, status="begun", kept={})
+        if archive.manifest(manifest.key, manifest.digest, manifest.size) != said:
+            raise VerificationError(
+                f"s3://{self.store.bucket}/{manifest.key} and its manifest say different things of its items"
             )
         self.found.read += 1
 
-    def _unfinished(self, manifest: Manifest) -> None:
+    def _unfinished(self, manifest: Manifest) -> bool:
+        """Whether its deletes are under way. If not, nothing was deleted, and the object may be half written."""
         state = State(self.aws.dynamodb, self.settings.state_table, manifest.source.table)
-        names = self.found.abandoned if state.progress(manifest.key) is None else self.found.unfinished
-        names.append(manifest.key)
+        if state.progress(manifest.key) is None:
+            self.found.abandoned.append(manifest.key)
+            return False
+        self.found.unfinished.append(manifest.key)
+        return True
 
     def without_manifest(self, day: str | None) -> None:
         for name in self.store.keys(self._prefix(self.settings.archive_prefix, day)):
@@ -119,4 +132,9 @@ class _Walk:
             except (KeyError, ArchiverError) as error:
                 self.found.problems.append(f"s3://{self.store.bucket}/{name} has no manifest: {error}")
             else:
-                (self.found.abandoned if archive.source else self.found.foreign).append(name)
+                if archive.source:
+                    self.found.problems.append(
+                        f"s3://{self.store.bucket}/{name} has lost its manifest, or MANIFEST_PREFIX is not right"
+                    )
+                else:
+                    self.found.foreign.append(name)

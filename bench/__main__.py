@@ -18,7 +18,7 @@ from bench.server import running
 from bench.sizes import FULL, QUICK, Sizes, check_disk
 from local.errors import LocalError
 
-COMMANDS = ("table", "sustained", "curves", "archiver", "docs")
+COMMANDS = ("table", "sustained", "curves", "archive", "archiver", "docs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,6 +104,20 @@ def parser() -> argparse.ArgumentParser:
     archiver.add_argument("--segments", type=int, default=4, help="of the scan, a thread each (default 4)")
     archiver.add_argument("--output", type=Path, help="the JSON file; the SVG is put beside it")
     archiver.set_defaults(command=archiver_command)
+
+    archive = commands.add_parser(
+        "archive",
+        help="a partition out as Parquet, read back, and in again",
+        description="MB/s, Parquet over table, and memory, as flushed and compacted.",
+    )
+    archive.add_argument(
+        "--rows",
+        type=millions,
+        default=(1_000_000, 10_000_000),
+        help="of a partition, in millions (default 1,10)",
+    )
+    archive.add_argument("--output", type=Path, help="the JSON file (default in .local/bench)")
+    archive.set_defaults(command=archive_command)
 
     writing = commands.add_parser(
         "docs", help="docs/benchmarks.md from the JSON files", description="Fill in tables, draw pictures."
@@ -223,6 +237,13 @@ def archiver_command(options: argparse.Namespace) -> int:
     from bench import archiving
 
     return archiving.command(options.items, options.segments, options.output, say)
+
+
+def archive_command(options: argparse.Namespace) -> int:
+    """`python -m bench archive`."""
+    from bench import archive
+
+    return archive.command(options.rows, options.output, say)
 
 
 def docs_command(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs import backfill, cron, db, runs, telemetry, tenants
+from jobs.archive import command as archive_command
 from jobs.errors import JobsError
 from jobs.events import Events, Progress
 from jobs.ingest import command as ingest_command
@@ -65,7 +66,11 @@ def parser() -> argparse.ArgumentParser:
         "run", help="one run of one job, now", epilog="exit codes: 0 it ran, or was skipped; 1 it failed"
     )
     one.add_argument("name", metavar="NAME", help="a job of `list`")
-    one.add_argument("--dry-run", action="store_true", help="say what it would do (compact), and do nothing")
+    one.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what it would do, and do nothing",
+    )
     one.add_argument("--json", action="store_true", help="one JSON object")
     one.set_defaults(run=run_job)
 
@@ -93,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     _tenant_parser(commands)
     ingest_command.add_parser(commands)
     telemetry.add_parser(commands)
+    archive_command.add_parser(commands, execute)
     return top
 
 
@@ -185,9 +191,14 @@ def run_job(args: argparse.Namespace) -> int:
         raise JobsError(
             f"there is no job {args.name!r}: choose from {', '.join(one.name for one in SCHEDULE)}"
         )
+    return execute(job, args.dry_run, args.json)
+
+
+def execute(job: Job, dry: bool, as_json: bool) -> int:
+    """One run of a job, or what it would do; returns the exit code."""
     url = db.database_url()
-    if args.dry_run:
-        return dry_run(job, url, as_json=args.json)
+    if dry:
+        return dry_run(job, url, as_json=as_json)
     # What a long step says of its progress.
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("jobs").setLevel(logging.INFO)
@@ -197,7 +208,7 @@ def run_job(args: argparse.Namespace) -> int:
             if job.name == backfill.NAME
             else runs.run(connection, job, "cli", url=url, repeat=False)
         )
-    if args.json:
+    if as_json:
         _show(_facts(job, found, by_cron=False))
     else:
         took = f" in {found.seconds:.2f} s" if found.seconds is not None else ""

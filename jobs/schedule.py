@@ -94,6 +94,18 @@ def _flusher(number: int) -> Job:
     )
 
 
+def _archive(connection: Connection) -> int:
+    from jobs.archive import run  # it takes half a second, and most commands do without
+
+    return run.archive(connection)
+
+
+def _archive_plan(connection: Connection) -> list[str]:
+    from jobs.archive import run
+
+    return run.plan(connection)
+
+
 _OTHERS: Final = (
     Job(
         "maintain-partitions",
@@ -107,7 +119,17 @@ _OTHERS: Final = (
         "partitions past their retention leave, once archived",
         function="ops.expire_partitions",
         at=time(3, 10),
-        timeout=HOUR,
+        # It reads what it drops once more.
+        timeout=DAY,
+    ),
+    Job(
+        "archive-partitions",
+        DAY,
+        "closed partitions are archived, those past their retention detached",
+        action=_archive,
+        plan=_archive_plan,
+        at=time(1, 10),
+        timeout=DAY,
     ),
     Job(
         "reconcile",

@@ -1,4 +1,4 @@
-"""`python -m local demo`: live telemetry of this very host through ingest, flush, hot projection and queries."""
+"""`python -m local demo`: live telemetry of this very host through ingest, flush, hot projection, archive, queries."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from jobs import db
 from jobs.errors import JobsError
 from local import demo_report, queries
 from local.cli import DOWN
+from local.demo_archive import archive_items
 from local.demo_jobs import Jobs, Process
 from local.demo_report import show_table, size
 from local.errors import LocalError
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m local demo",
         description="Sample this host live for some seconds, and take the values through the whole platform:"
-        " ingest, flush, hot projection, partitions, queries. Each run adds its own samples.",
+        " ingest, flush, hot projection, partitions, archive, queries. Each run adds its own samples.",
         epilog="exit codes: 0 done; 1 it could not (one line on standard error says why); 130 interrupted",
     )
     parser.add_argument(
@@ -114,6 +115,7 @@ class Demo:
                 sampled = self._sample(worker)
                 bad = self._send_bad_lines()
                 self._maintain()
+            archive = archive_items(self._say)
             self._queries()
             seconds = time.monotonic() - began
             return {
@@ -129,6 +131,7 @@ class Demo:
                     "age_max": max(self.ages, default=None),
                     "whole_seconds": round(seconds, 1),
                 },
+                "archive": archive,
                 "queries": self.shown,
                 "where": demo_report.gather(self.connection, self.tenant_id),
             }

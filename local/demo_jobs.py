@@ -45,7 +45,7 @@ class Jobs:
                 f"python -m jobs {' '.join(arguments)} took longer than {PATIENCE:.0f} s"
             ) from None
         if done.returncode:
-            raise LocalError(_last_line(done.stderr) or f"python -m jobs {arguments[0]} failed")
+            raise LocalError(last_line(done.stderr) or f"python -m jobs {arguments[0]} failed")
         return done.stdout.decode()
 
     def run_json(self, *arguments: str, stdin: bytes = b"") -> Any:
@@ -112,7 +112,7 @@ class Process:
                 raise LocalError(f"python -m jobs {self.name} did not end") from None
         if self.popen.poll():
             self.log.seek(0)
-            raise LocalError(_last_line(self.log.read()) or f"python -m jobs {self.name} failed")
+            raise LocalError(last_line(self.log.read()) or f"python -m jobs {self.name} failed")
 
     def await_word(self, patience: float) -> None:
         """Return once it has said something: then it is at work. Raises LocalError."""
@@ -150,6 +150,7 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "jobs", *arguments]
 
 
-def _last_line(stderr: bytes) -> str:
+def last_line(stderr: bytes) -> str:
+    """What a program said last, which is why it failed."""
     lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else ""

@@ -155,6 +155,15 @@ def show(console: Console, facts: dict[str, Any], origin: str) -> None:
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in sorted(where["rejected"].items()))
     say("", f"{rejected or 'none'} rejected, of this tenant")
     say("staged now", f"{where['staged']:,} values")
+    if archive := facts["archive"]:
+        say(
+            "archive",
+            f"{archive['deleted']:,} of {archive['items']:,} items of the DynamoDB table {archive['table']} left for"
+            f" s3://{archive['bucket']} in this run; {archive['verified_items']:,} are there in"
+            f" {archive['objects']:,} objects, verified; {archive['restored']:,} came back",
+        )
+    else:
+        say("archive", "none: no AWS emulator is up")
     console.print()
     # Slots keep what is flushed until they are emptied: their rows are not what is staged.
     kept = [t for t in where["tables"] if not t["table"].startswith("eav.staging_")]
@@ -210,6 +219,11 @@ def _next(console: Console, tenant_id: int) -> None:
         ("more telemetry, by hand", [
             ".venv/bin/python -m jobs telemetry --seconds 30 --tenant this-host \\",
             "    | .venv/bin/python -m jobs ingest --flush -",
+        ]),
+        ("the archive of old items", [
+            'eval "$(make aws-env)"; export ARCHIVE_BUCKET=eav-archive',
+            ".venv/bin/python -m archiver verify",
+            ".venv/bin/python -m archiver restore --all --table host-files-restored",
         ]),
         ("the schedule, until Ctrl-C", [".venv/bin/python -m jobs worker"]),
         ("all tests; then stop the server", ["make test", "make down"]),

@@ -69,18 +69,29 @@ def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
 
 
 def is_partition(connection: Connection) -> set[tuple[str, str]]:
-    """(schema, name) of every partition, its copy while it is compacted, and every index on one.
+    """(schema, name) of every partition, its copy while it is compacted or restored, and every index on one.
 
-    pg_partman and ops.compaction_watch make them, not the metadata.
+    pg_partman and functions of ops make them, not the metadata. So is one that is detached and not yet dropped.
     """
-    rows = connection.execute(
+    archives = connection.scalar(sa.text("SELECT to_regclass('ops.partition_archives') IS NOT NULL"))
+    found = connection.execute(
         sa.text(
             "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE (c.relispartition OR c.relname LIKE '%\\_compacting%') AND n.nspname = ANY(:schemas)"
+            " WHERE (c.relispartition OR c.relname ~ '_compacting|^restoring_[0-9]') AND n.nspname = ANY(:schemas)"
         ),
         {"schemas": sorted(OWN_SCHEMAS)},
-    )
-    return {(schema, name) for schema, name in rows}
+    ).all()
+    rows = [(schema, name) for schema, name in found]
+    if archives:
+        found = connection.execute(
+            sa.text(
+                "SELECT n.nspname, c.relname FROM ops.partition_archives a"
+                " JOIN pg_class c ON c.oid = to_regclass(a.partition) JOIN pg_namespace n ON n.oid = c.relnamespace"
+                " WHERE a.status = 'detached'"
+            )
+        ).all()
+        rows += [(schema, name) for schema, name in found]
+    return set(rows)
 
 
 def check_server(connection: Connection) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import (
     desc,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, INET, OID
+from sqlalchemy.dialects.postgresql import ARRAY, INET, JSONB, OID
 
 from migrations.tables.base import metadata
 from migrations.tables.eav import Xid8, instant
@@ -37,6 +37,7 @@ partition_policies = Table(
     Column("last_error", Text),
     Column("indexed_by", ARRAY(Text)),
     Column("sorted_by", ARRAY(Text)),
+    Column("archive_after", Interval),
     PrimaryKeyConstraint("parent_table"),
     schema=SCHEMA,
 )
@@ -110,5 +111,57 @@ compactions = Table(
         postgresql_where=text("status IN ('copying', 'copied')"),
     ),
     Index("compactions_partition_compaction_id_idx", "partition", desc("compaction_id")),
+    schema=SCHEMA,
+)
+
+partition_archives = Table(
+    "partition_archives",
+    metadata,
+    Column("archive_id", BigInteger, Identity(always=True)),
+    instant("starts_at"),
+    instant("ends_at"),
+    instant("begun_at"),
+    instant("verified_at", nullable=True),
+    instant("compared_at", nullable=True),
+    instant("leaving_at", nullable=True),
+    instant("detached_at", nullable=True),
+    instant("differs_at", nullable=True),
+    instant("dropped_at", nullable=True),
+    instant("set_aside_at", nullable=True),
+    instant("restoring_at", nullable=True),
+    instant("restore_checked_at", nullable=True),
+    instant("restored_at", nullable=True),
+    instant("keep_until", nullable=True),
+    Column("rows", BigInteger),
+    Column("table_bytes", BigInteger, nullable=False),
+    Column("index_bytes", BigInteger, nullable=False),
+    Column("parquet_bytes", BigInteger),
+    Column("status", Text, nullable=False),
+    Column("parent_table", Text, nullable=False),
+    Column("partition", Text, nullable=False),
+    Column("bucket", Text),
+    Column("error", Text),
+    Column("columns", JSONB, nullable=False),
+    Column("checksums", JSONB),
+    Column("files", JSONB),
+    Column("marks", ARRAY(BigInteger)),
+    PrimaryKeyConstraint("archive_id"),
+    CheckConstraint(
+        "status IN ('exporting', 'verified', 'detached', 'dropped', 'restored', 'superseded', 'failed')",
+        name="status",
+    ),
+    Index(
+        "partition_archives_partition_idx",
+        "partition",
+        unique=True,
+        postgresql_where=text("status IN ('verified', 'detached', 'restored')"),
+    ),
+    Index(
+        "partition_archives_exporting_idx",
+        "partition",
+        unique=True,
+        postgresql_where=text("status = 'exporting'"),
+    ),
+    Index("partition_archives_parent_table_starts_at_idx", "parent_table", "starts_at"),
     schema=SCHEMA,
 )

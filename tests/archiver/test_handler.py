@@ -15,6 +15,7 @@ from archiver.errors import ArchiverError
 from archiver.settings import DESCRIBED
 from tests.archiver.world import BUCKET, TABLE, World, item
 
+
 class Now:
     """The standard output of the moment."""
 
@@ -39,7 +40,7 @@ def handler(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr(module, "connect", lambda *arguments, **more: world.aws)
     # Its log goes to the standard output of this test, and of no other.
     log = logging.getLogger("archiver")
-    HANDLERS.extend(log.handlers)
+    HANDLERS.extend(one for one in log.handlers if isinstance(one, logging.StreamHandler))
     log.handlers.clear()
     monkeypatch.setattr(log, "handlers", HANDLERS)
     for one in HANDLERS:

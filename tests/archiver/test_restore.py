@@ -76,10 +76,10 @@ def test_a_day(archived: World) -> None:
         archived.restore(day="2024-01-21")
 
 
-@pytest.mark.parametrize("day", ["2024-1-20", "yesterday", "2024-02-30", ""])
+@pytest.mark.parametrize("day", ["2024-1-20", "yesterday", "2024-02-30"])
 def test_what_is_no_day(archived: World, day: str) -> None:
     with pytest.raises(ArchiverError, match=r"is no day: write it like 2024-01-20|no archives"):
-        archived.restore(day=day or "x")
+        archived.restore(day=day)
 
 
 def test_a_key_reads_only_its_object(archived: World) -> None:
@@ -154,9 +154,14 @@ def test_what_others_changed_or_deleted_meanwhile_does_not_come_back(world: Worl
     result = world.run()
     assert (result.stats.archived, result.stats.deleted, result.stats.kept) == (4, 2, 2)
     world.line.others = lambda *_: None
-    manifest = json.loads(next(iter(world.objects("manifests/").values())))
-    assert {(one["item"], one["why"]) for one in manifest["kept"]} == {(1, "changed"), (2, "gone")}
-    assert manifest["status"] == "complete"
+    manifests = [json.loads(body) for body in world.objects("manifests/").values()]
+    assert {one["status"] for one in manifests} == {"complete"}
+    assert sorted(
+        (found["keys"][one["item"]], one["why"]) for found in manifests for one in found["kept"]
+    ) == [
+        (["S:o00001"], "changed"),
+        (["S:o00002"], "gone"),
+    ]
     report = world.restore()
     assert ids(world.table("restored")) == ["o00000", "o00003"]
     assert report.not_ours == 2
@@ -182,18 +187,21 @@ def test_while_deletes_are_under_way_only_what_has_left_comes_back(world: World)
 def test_an_object_for_which_nothing_was_deleted_does_not_come_back(world: World) -> None:
     """Its items are in the table, or were changed or deleted since: the archive has no word on them."""
     world.put(item(1))
-    for after in (1, 2):  # behind the object, and behind its manifest
+    for after in (1, 2):  # behind its manifest, and behind the object
         world.line.plan = lambda number, operation, after=after: (  # type: ignore[misc]
             "kill after" if operation == "PutObject" and world.calls()[operation] == after else None
         )
         world.line.requests.clear()
         assert world.try_run() is None
         world.calm()
-    assert len(world.objects()) == 2
+    assert len(world.objects()) == 1
     world.delete(item(1))
     report = world.restore()
-    assert sorted(report.abandoned) == sorted(world.objects())
+    assert report.abandoned == list(world.objects())
+    assert report.problems == []
     assert world.table("restored") == []
+    # Unless somebody wants all there is.
+    assert world.restore(unproven=True).restored == 1
 
 
 def test_an_archive_of_the_documented_shape(world: World) -> None:
@@ -256,6 +264,64 @@ def test_objects_in_an_archive_class_are_requested_and_gone_on_with(archived: Wo
     report = archived.restore()
     assert report.ready, report
     assert len(archived.table("restored")) == 10
+
+
+def test_an_older_version_does_not_come_before_one_that_is_not_ready(archived: World) -> None:
+    last = item(3, days=35, group={"S": "again"})
+    archived.put(last)
+    archived.run()
+    newest = max(archived.objects())
+    archived.s3.put_object(Bucket=BUCKET, Key=newest, Body=archived.objects()[newest], StorageClass="GLACIER")
+    report = archived.restore()
+    assert (report.requested, report.held) == ([newest], 1)
+    assert "o00003" not in ids(archived.table("restored"))
+    archived.restore()
+    assert archived.table("restored")[3] == last
+
+
+def test_a_manifest_in_an_archive_class_is_requested_itself(archived: World) -> None:
+    name, body = min(archived.objects("manifests/").items())
+    archived.s3.put_object(Bucket=BUCKET, Key=name, Body=body, StorageClass="GLACIER")
+    assert archived.restore().requested == [name]
+    assert archived.restore().ready
+    assert len(archived.table("restored")) == 10
+
+
+def test_a_filter_that_fails_for_an_item_is_said(archived: World) -> None:
+    report = archived.restore(filter="starts_with(name, 'x')")
+    assert len(report.problems) == len(archived.objects())
+    assert "the filter fails for item 0" in report.problems[0]
+    with pytest.raises(ArchiverError, match="is no JMESPath"):
+        archived.restore(filter="no_such_function(name)")
+
+
+@pytest.mark.parametrize("day", ["", " "])
+def test_an_empty_day_is_not_all_of_them(archived: World, day: str) -> None:
+    with pytest.raises(ArchiverError, match="is no day"):
+        archived.restore(day=day)
+    assert archived.table("restored") == []
+
+
+def test_one_bad_item_of_another_maker_does_not_keep_the_others_out(world: World) -> None:
+    plain = [{"id": f"u{number}"} for number in range(5)]
+    body = json.dumps({"itemCount": 6, "items": [*plain, {"id": ""}]})
+    world.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=body.encode())
+    report = world.restore()
+    assert report.restored == 5
+    assert len(report.problems) == 1
+    assert FOREIGN in report.problems[0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"bytes": "12"}, {"itemCount": "4"}, {"sha256": None}, {"keys": []}, {"kept": [{"item": "0", "why": "gone"}]},
+     {"kept": [{"item": 99, "why": "gone"}]}, {"source": None}, {"status": "perhaps"}],
+)  # fmt: skip
+def test_a_manifest_that_says_what_cannot_be_is_a_problem(archived: World, damage: dict[str, object]) -> None:
+    name, body = min(archived.objects("manifests/").items())
+    archived.s3.put_object(Bucket=BUCKET, Key=name, Body=json.dumps(json.loads(body) | damage).encode())
+    report = archived.restore()
+    assert [name in one and "is no manifest" in one for one in report.problems] == [True]
 
 
 def test_throttled_writes_are_tried_again(archived: World) -> None:

@@ -33,16 +33,9 @@ TABLE, BUCKET, STATE = "orders", "archive", "archiver-state"
 CREDENTIALS = {"aws_access_key_id": "made-up", "aws_secret_access_key": "made-up", "region_name": "us-east-1"}
 
 Fault = Literal[
-    "throttle",
-    "error",
-    "refuse",
-    "timeout before",
-    "timeout after",
-    "truncate",
-    "conflict",
-    "kill before",
-    "kill after",
-]
+    "throttle", "error", "refuse", "timeout before", "timeout after", "truncate", "conflict", "kill before",
+    "kill after", "in a transaction", "no capacity", "being written",
+]  # fmt: skip
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 
@@ -63,6 +56,8 @@ class Line:
     others: Callable[[int, str], None] = lambda number, operation: None
     requests: list[str] = field(default_factory=list)
     dead: bool = False
+    writes: int = 0
+    """In the transaction that is being sent."""
 
     def send(self, event_name: str, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
         """In place of the network."""
@@ -71,25 +66,13 @@ class Line:
         operation = event_name.rpartition(".")[2]
         number = len(self.requests)
         self.requests.append(operation)
+        if operation == "TransactWriteItems":
+            self.writes = len(json.loads(_body(request))["TransactItems"])
         self.others(number, operation)
         fault = self.plan(number, operation)
-        match fault:
-            case "throttle":
-                return _refusal(event_name, request, 400, "ThrottlingException", "SlowDown", 503)
-            case "error":
-                return _refusal(event_name, request, 500, "InternalServerError", "InternalError", 500)
-            case "refuse":
-                return _refusal(event_name, request, 400, "AccessDeniedException", "AccessDenied", 403)
-            case "conflict" if operation == "TransactWriteItems":
-                return _conflict(request)
-            case "timeout before":
-                raise ReadTimeoutError(endpoint_url=request.url)
-            case "kill before":
-                self.dead = True
-                raise KilledError
-            case "truncate" if operation == "PutObject":
-                request.body = bytes(_body(request)[: len(_body(request)) // 2])
-                request.headers["Content-Length"] = str(len(request.body))
+        instead = self._instead(fault, event_name, operation, request)
+        if instead:
+            return instead
         with EMULATOR, botocore_stubber_on():
             found = botocore_stubber.process_request(request)
         assert found is not None
@@ -104,6 +87,36 @@ class Line:
             headers["content-length"] = str(len(body))
         return AWSResponse(request.url, status, headers, MockRawResponse(body))  # type: ignore[arg-type]
 
+    def _instead(
+        self, fault: Fault | None, event_name: str, operation: str, request: AWSPreparedRequest
+    ) -> AWSResponse | None:
+        """What is answered where the emulator is not asked. Raises what ends the request, or the process."""
+        if fault in REFUSALS:
+            return _refusal(event_name, request, *REFUSALS[fault])
+        match fault, operation:
+            case "conflict", "TransactWriteItems":
+                return _conflict(request, "TransactionConflict")
+            case "no capacity", "TransactWriteItems":
+                return _conflict(request, "ProvisionedThroughputExceeded")
+            case "timeout before", _:
+                raise ReadTimeoutError(endpoint_url=request.url)
+            case "kill before", _:
+                self.dead = True
+                raise KilledError
+            case "truncate", "PutObject":
+                request.body = bytes(_body(request)[: len(_body(request)) // 2])
+                request.headers["Content-Length"] = str(len(request.body))
+        return None
+
+
+REFUSALS: dict[Fault | None, tuple[int, str, str, int]] = {
+    "throttle": (400, "ThrottlingException", "SlowDown", 503),
+    "error": (500, "InternalServerError", "InternalError", 500),
+    "refuse": (400, "AccessDeniedException", "AccessDenied", 403),
+    "in a transaction": (400, "TransactionConflictException", "AccessDenied", 403),
+    "being written": (400, "AccessDeniedException", "ConditionalRequestConflict", 409),
+}
+"""Status and code of DynamoDB, code and status of S3."""
 
 EMULATOR = threading.RLock()
 """One request at a time: the emulator copies tables while others write to them."""
@@ -134,13 +147,13 @@ def _refusal(
     return AWSResponse(request.url, status, {}, MockRawResponse(body))  # type: ignore[arg-type]
 
 
-def _conflict(request: AWSPreparedRequest) -> AWSResponse:
+def _conflict(request: AWSPreparedRequest, why: str) -> AWSResponse:
     writes = json.loads(_body(request))["TransactItems"]
     body = json.dumps(
         {
             "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
             "Message": "Transaction cancelled",
-            "CancellationReasons": [{"Code": "TransactionConflict"}] + [{"Code": "None"}] * (len(writes) - 1),
+            "CancellationReasons": [{"Code": why}] + [{"Code": "None"}] * (len(writes) - 1),
         }
     )
     return AWSResponse(request.url, 400, {}, MockRawResponse(body))  # type: ignore[arg-type]
@@ -218,7 +231,7 @@ class World:
     def table(self, name: str = TABLE) -> list[Item]:
         """What is in a table, in the order of its keys."""
         pages = self.dynamodb.get_paginator("scan").paginate(TableName=name)
-        return sorted((one for page in pages for one in page["Items"]), key=lambda one: str(self.key(one)))
+        return sorted((one for page in pages for one in page["Items"]), key=str)
 
     def objects(self, prefix: str = "archives/") -> dict[str, bytes]:
         """What is in the bucket."""
@@ -253,7 +266,7 @@ class World:
 
     def restore(self, table: str = "restored", **wanted: Any) -> Report:
         """All of the archive, or what is wanted, into a new table."""
-        options = {name: wanted.pop(name) for name in ("overwrite", "dry_run") if name in wanted}
+        options = {name: wanted.pop(name) for name in ("overwrite", "dry_run", "unproven") if name in wanted}
         if table not in self.dynamodb.list_tables()["TableNames"]:
             self.make_table(table)
         return Restore(
@@ -261,13 +274,20 @@ class World:
         ).run()
 
     def restorable(self) -> list[Item]:
-        """What comes back of the archive now."""
-        if not self.objects():
+        """What would come back of the archive now, had the table nothing of it."""
+        if "Contents" not in self.s3.list_objects_v2(Bucket=BUCKET, Prefix="archives/"):
             return []
-        self.restore("scratch")
-        found = self.table("scratch")
-        self.dynamodb.delete_table(TableName="scratch")
-        return found
+        found: dict[str, Item] = {}
+
+        class Collect(Restore):
+            """Writes into `found`, in which the first to come stays, as in a table."""
+
+            def _put_batch(self, batch: list[Item], time_attribute: str) -> None:
+                for one in batch:
+                    found.setdefault(str(self._key_text(one)), one)
+
+        Collect(self.aws, self.settings, TABLE, Wanted()).run()
+        return [found[key] for key in sorted(found)]
 
     def calls(self) -> Counter[str]:
         """Requests over the line, by operation."""
@@ -282,7 +302,15 @@ def world(page_bytes: int | None = None, **settings: Any) -> Iterator[World]:
         patch.setattr(standard.ExponentialBackoff, "delay_amount", lambda self, context: 0)
         patch.setattr(quota.RetryQuota, "acquire", lambda self, amount: True)
         if page_bytes:
-            patch.setattr(moto_table, "RESULT_SIZE_LIMIT", page_bytes)
+            scan = moto_table.Table.scan
+
+            def scan_a_page(self: Any, *given: Any, **named: Any) -> Any:
+                with pytest.MonkeyPatch.context() as page:
+                    if self.name != STATE:
+                        page.setattr(moto_table, "RESULT_SIZE_LIMIT", page_bytes)
+                    return scan(self, *given, **named)
+
+            patch.setattr(moto_table.Table, "scan", scan_a_page)
         try:
             yield World(**settings)
         finally:

@@ -33,7 +33,7 @@ def test_a_dry_run_says_what_is_due_and_does_nothing(
     assert database.one("SELECT count(*) FROM ops.compactions") == 0
     assert database.one("SELECT count(*) FROM ops.job_runs") == 0
     assert jobs("run", "flush", "--dry-run") == 1
-    assert "flush has no dry run; these have: compact" in capsys.readouterr().err
+    assert "flush has no dry run; these have: archive-partitions, compact" in capsys.readouterr().err
 
 
 def test_a_run_says_how_it_goes_and_is_recorded(

@@ -9,8 +9,10 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import psutil
@@ -18,7 +20,7 @@ import pytest
 
 import local
 from local import aws
-from local.aws_server import no_browsers, watch
+from local.aws_server import no_browsers, one_at_a_time, watch
 from local.cluster import Cluster, temporary_folder
 from local.errors import LocalError
 from local.place import Place
@@ -406,6 +408,33 @@ print(json.dumps([endpoints, keys.access_key, keys.secret_key, keys.token, sessi
         found = dict(one.split("=", 1) for one in done.stdout.decode().split("\0") if one)
         assert {name: found.get(name) for name in target} == target
         assert not {name for name in found if name.startswith("AWS_")} - target.keys()
+
+
+def test_requests_wait_for_each_other() -> None:
+    """What the emulator does to a table takes several steps of Python, and it has no locks of its own."""
+    inside, most = 0, 0
+    met = threading.Barrier(3)
+
+    def app(environ: dict[str, Any], start_response: object) -> list[bytes]:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.01)  # long enough for another thread to come in, if it could
+        inside -= 1
+        return []
+
+    alone = one_at_a_time(app)
+
+    def ask() -> None:
+        met.wait(10)
+        alone({}, lambda *_: None)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert most == 1
 
 
 def test_a_web_page_gets_nothing() -> None:

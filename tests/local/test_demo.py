@@ -6,26 +6,33 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from local import cli, demo
+from local import cli, demo, demo_items
 from local.demo_jobs import Jobs, Process
 from local.demo_report import duration, size, text
 from local.errors import LocalError
 from tests.conftest import ROOT, Database
 from tests.jobs.waiting import until
 
+if TYPE_CHECKING:
+    from tests.aws import Aws
+
 
 def environment(database: Database) -> dict[str, str]:
-    """Names the test's database, and nothing else that chooses a server."""
+    """Names the test's database, and nothing else that chooses a server; AWS is the emulator of the test, if any."""
     chosen = {key: value for key, value in os.environ.items() if key != "EAV_SERVER"}
-    return chosen | {"DATABASE_URL": database.url}
+    return chosen | {
+        "DATABASE_URL": database.url,
+        "EAV_AWS": "env" if "AWS_ENDPOINT_URL" in chosen else "off",
+    }
 
 
 def run(database: Database, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +50,7 @@ def sessions(database: Database) -> list[str]:
     return [name for (name,) in rows]
 
 
-def test_the_demo_runs_twice_and_adds_its_own_values(database: Database) -> None:
+def test_the_demo_runs_twice_and_adds_its_own_values(database: Database, aws: Aws) -> None:
     first = run(database, "--seconds", "2", "--json")
     assert first.returncode == 0, first.stderr
     facts: dict[str, Any] = json.loads(first.stdout)
@@ -60,6 +67,11 @@ def test_the_demo_runs_twice_and_adds_its_own_values(database: Database) -> None
         "rejected_everywhere",
     }  # fmt: skip
     assert {j["job"] for j in where["jobs"]} >= {"flush", "maintain-partitions", "reconcile"}
+    archive = facts["archive"]
+    old = sum(time.time() - path.stat().st_mtime > 30 * 86400 for path in demo_items.files())
+    assert archive["deleted"] == archive["verified_items"] == old
+    assert aws.dynamodb.scan(TableName="host-files", Select="COUNT")["Count"] == archive["items"] - old
+    assert archive["restored"] == (1 if old else 0)
     hot = {name for (name,) in database.all("SELECT name FROM eav.attributes WHERE is_hot")}
     assert hot == set(demo.HOT)
     assert database.one(
@@ -72,6 +84,7 @@ def test_the_demo_runs_twice_and_adds_its_own_values(database: Database) -> None
     assert "turned hot while values came in: nothing, all were" in second.stdout
     for shown in ("top processes by memory", "what is where", "what to try next", "very hot"):
         assert shown in second.stdout
+    assert f"archive     {old:,} of " in second.stdout
     assert database.one("SELECT count(*) FROM eav.entity_values_ts") > stored
     assert database.one("SELECT count(*) FROM eav.entity_values_rejected") == 6
     assert database.one("SELECT count(*) FROM eav.tenants") == 1

@@ -169,6 +169,24 @@ def test_a_closed_partition_is_in_order_and_has_no_btree(database: Database) -> 
     assert status(database) == ["done"]
 
 
+def test_two_rows_that_swapped_a_value_are_noticed(database: Database) -> None:
+    fill(database, 100)
+    with begun(database) as compaction:
+        compaction.copy()
+        twin = database.one("SELECT ops.compaction_twin(%s)", compaction._candidate.partition)
+        for number in range(1, 21):
+            # Each value is there as often as before, in every column.
+            swap = (
+                f"UPDATE {twin} SET value_number = {2 * number + 1} - value_number"
+                f" WHERE value_number IN ({number}, {number + 1})"
+            )
+            do(database, swap)
+            with pytest.raises(errors.DataCorrupted):
+                compaction.verify()
+            do(database, swap)
+        assert compaction.verify() == 100
+
+
 def test_maintenance_and_alembic_go_on_as_before(database: Database) -> None:
     fill(database)
     published = database.all(PUBLISHED)

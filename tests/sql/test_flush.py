@@ -820,8 +820,12 @@ def test_one_broken_set_does_not_stop_the_others(database: Database) -> None:
         assert errors == {"eav.entity_values_rejected": True, "eav.entity_values_ts": False}
 
 
-def test_retention_drops_rejected_values_and_never_values_without_an_archive(database: Database) -> None:
+def test_retention_drops_what_needs_no_archive_and_never_anything_else(database: Database) -> None:
     with database.session() as connection:
+        connection.execute(
+            "UPDATE ops.partition_policies SET archive_first = false"
+            " WHERE parent_table = 'eav.entity_values_rejected'"
+        )
         connection.execute(
             "CREATE TABLE eav.old_rejected PARTITION OF eav.entity_values_rejected"
             " FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')"

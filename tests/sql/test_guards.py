@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.conftest import ROOT, Database
 from tests.jobs.waiting import until, waits_for
+from tests.sql import archives
+from tests.sql.archives import late_rows, old_partition
 from tests.sql.staging import Row, copy, copy_big, drain, flush, make_tenant, scalar, stored
 from tests.sql.test_flush import (
     check_late_committer,
@@ -87,6 +91,82 @@ def test_books_that_do_not_balance_roll_the_flush_back(database: Database) -> No
     assert stored(database) == []
 
 
+def check_nothing_leaves_without_an_archive(database: Database) -> None:
+    """Partitions past their retention: one that was never archived, and one that is archived and attached."""
+    names = [old_partition(database, 0), old_partition(database, 1)]
+    archives.verified(database, names[1])
+    with archives.worker(database) as connection:
+        connection.execute("SELECT ops.expire_partitions()")
+    assert [database.one("SELECT to_regclass(%s)::text", name) for name in names] == names
+
+
+def check_archive_that_reads_otherwise(database: Database) -> None:
+    """An archive of which one row was not read back."""
+    number = archives.begun(database, old_partition(database))
+    with archives.worker(database) as connection:
+        ((checks,),) = connection.execute("SELECT ops.archive_measure(%s)", [number]).fetchall()
+        with contextlib.suppress(psycopg.errors.DataCorrupted):
+            connection.execute(
+                "SELECT ops.archive_verified(%s, 'none', '[]', %s)", [number, Jsonb(checks | {"rows": 29})]
+            )
+    assert database.one("SELECT status FROM ops.partition_archives") == "exporting"
+
+
+def check_late_row_is_not_dropped(database: Database) -> None:
+    """A row that comes to a partition after its archive."""
+    name = old_partition(database)
+    archives.detached(database, name)
+    late_rows(database, 0, 31, 31, name)
+    with archives.worker(database) as connection:
+        connection.execute("SELECT ops.expire_partitions()")
+    assert database.one("SELECT to_regclass(%s)::text", name) == name
+    assert database.one("SELECT count(*) FROM ops.archivable()") == 1
+
+
+def check_late_row_behind_an_old_snapshot(database: Database) -> None:
+    """The same, and whoever drops looks at the table as it was before."""
+    name = old_partition(database)
+    archives.detached(database, name)
+    with archives.worker(database) as connection:
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        connection.execute("SELECT 1")
+        late_rows(database, 0, 31, 31, name)
+        with contextlib.suppress(psycopg.errors.InvalidTransactionState):
+            connection.execute("SELECT ops.expire_partitions()")
+        connection.execute("COMMIT")
+    assert database.one("SELECT to_regclass(%s)::text", name) == name
+
+
+def check_row_committed_during_a_drop(database: Database) -> None:
+    """A row that is committed while the drop is under way."""
+    name = old_partition(database)
+    archives.detached(database, name)
+    with database.session() as writer, archives.worker(database) as dropper:
+        writer.execute("BEGIN")
+        writer.execute(f"INSERT INTO {name} SELECT * FROM {name} LIMIT 1".encode())
+        dropping = threading.Thread(target=dropper.execute, args=("SELECT ops.expire_partitions()",))
+        dropping.start()
+        until(waits_for(database, dropper.info.backend_pid, writer.info.backend_pid))
+        writer.execute("COMMIT")
+        dropping.join()
+    assert database.one("SELECT to_regclass(%s)::text", name) == name
+    assert database.one(f"SELECT count(*) FROM {name}") == 31
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        check_nothing_leaves_without_an_archive,
+        check_archive_that_reads_otherwise,
+        check_late_row_is_not_dropped,
+        check_late_row_behind_an_old_snapshot,
+        check_row_committed_during_a_drop,
+    ],
+)
+def test_no_row_leaves_that_is_not_archived(database: Database, check: Callable[[Database], None]) -> None:
+    check(database)
+
+
 @dataclass(frozen=True)
 class Guard:
     """A piece of a function, and what stands in its place without the guard."""
@@ -94,10 +174,12 @@ class Guard:
     function: str
     text: str
     without: str
+    schema: str = "eav"
+    version: int = 1
 
 
 def take_out(database: Database, guard: Guard) -> None:
-    path = ROOT / "sql" / "functions" / "eav" / f"{guard.function}.v1.sql"
+    path = ROOT / "sql" / "functions" / guard.schema / f"{guard.function}.v{guard.version}.sql"
     source = path.read_text()
     assert source.count(guard.text) == 1, f"{path.name} must hold this once: {guard.text}"
     with database.session() as connection:
@@ -154,6 +236,43 @@ def take_out(database: Database, guard: Guard) -> None:
             Guard("hot_newer", "OR n.value > p_old_times -> n.key", "OR true"),
             check_late_value,
             id="only a newer value replaces",
+        ),
+        pytest.param(
+            Guard("expire_partitions", "IF v_old.archive_first THEN", "IF false THEN", "ops", 2),
+            check_nothing_leaves_without_an_archive,
+            id="nothing is dropped before it is archived",
+        ),
+        pytest.param(
+            Guard(
+                "archive_verified",
+                "v_archive.checksums IS NULL OR v_archive.checksums IS DISTINCT FROM p_read",
+                "false",
+                "ops",
+            ),
+            check_archive_that_reads_otherwise,
+            id="an archive is verified by what was read back",
+        ),
+        pytest.param(
+            Guard("archive_drop", "IF NOT ops.archive_compare(p_archive_id) THEN", "IF false THEN", "ops"),
+            check_late_row_is_not_dropped,
+            id="what is dropped is what was archived",
+        ),
+        pytest.param(
+            Guard(
+                "archive_drop", "current_setting('transaction_isolation') <> 'read committed'", "false", "ops"
+            ),
+            check_late_row_behind_an_old_snapshot,
+            id="rows behind the snapshot are seen before the drop",
+        ),
+        pytest.param(
+            Guard(
+                "archive_drop",
+                "EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_table);",
+                "",
+                "ops",
+            ),
+            check_row_committed_during_a_drop,
+            id="nobody writes between the comparison and the drop",
         ),
     ],
 )

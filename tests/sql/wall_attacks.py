@@ -5,6 +5,8 @@ An attack returns what it got hold of, one line each: nothing, as long as the wa
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
@@ -14,6 +16,7 @@ import psycopg
 from jobs import db
 from jobs.compact import Compaction, candidates
 from tests.conftest import Connection, Database
+from tests.sql import archives as made_archives
 from tests.sql.wall_checks import CALLS
 from tests.sql.walls import SECRET_ENTITY, acting, leaks, outcome, query, relations
 
@@ -333,6 +336,34 @@ def compactions(database: Database) -> dict[str, object]:
     return found
 
 
+def archives(database: Database) -> dict[str, object]:
+    """Partitions of long ago, whose archives have come as far as their names say."""
+    made = itertools.count()
+
+    def old(rows: int = 3) -> str:
+        return made_archives.old_partition(database, next(made), rows)
+
+    found: dict[str, object] = {
+        "unarchived": old(),
+        "exporting": made_archives.begun(database, old()),
+        "failing": made_archives.begun(database, old()),
+        "measured": made_archives.begun(database, old()),
+        "archived": made_archives.verified(database, old()),
+        "leaving": made_archives.verified(database, old()),
+        "dropped": made_archives.dropped(database, old()),
+        "restoring": made_archives.dropped(database, old()),
+        "empty": made_archives.dropped(database, old(0)),
+        "restored": made_archives.dropped(database, old(0)),
+    }
+    with made_archives.worker(database) as connection:
+        ((checks,),) = query(connection, "SELECT ops.archive_measure(%s)", found["measured"])
+        query(connection, "SELECT ops.archive_leave(%s)", found["leaving"])
+        for name in ("restoring", "empty", "restored"):
+            query(connection, "SELECT ops.restore_open(%s)", found[name])
+        query(connection, "SELECT ops.restore_verify(%s)", found["restored"])
+    return found | {"checks": json.dumps(checks)}
+
+
 def attack_names(database: Database, role: str, only: str = "") -> list[str]:
     """Call what `role` may call while pg_temp holds another thing of every name it could mean."""
     found = []
@@ -350,7 +381,10 @@ def attack_names(database: Database, role: str, only: str = "") -> list[str]:
             " JOIN pg_namespace AS n ON p.pronamespace = n.oid WHERE p.prosecdef",
         )
         query(connection, "UPDATE partman.part_config SET premake = premake + 1")
-    objects = {"attribute": attribute, **(compactions(database) if role == "eav_jobs" else {})}
+    objects = {
+        "attribute": attribute,
+        **(compactions(database) | archives(database) if role == "eav_jobs" else {}),
+    }
     for name, text in CALLS[role].items():
         if only not in name or (name,) not in as_owner:
             continue
@@ -364,7 +398,11 @@ def attack_names(database: Database, role: str, only: str = "") -> list[str]:
             heard.clear()
             state, said = outcome(connection, text.format(**objects))
             heard = [notice for notice in heard if "SHOUT" in notice]
-            refused = (name, state) in (("eav.retire_attribute", "P0002"), ("ops.compaction_copy", "25000"))
+            refused = (name, state) in (
+                ("eav.retire_attribute", "P0002"),
+                ("ops.compaction_copy", "25000"),
+                ("ops.archive_cursor", "25000"),
+            )
             if heard or (state != "ok" and not refused):
                 found.append(f"{role}: {name}: {state} {said[:200]} {heard[:2]}")
     return found

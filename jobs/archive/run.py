@@ -1,0 +1,137 @@
+"""The job `archive-partitions`: what is due is archived, verified, and past its retention detached."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from os import environ
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.types.json import Jsonb
+
+from jobs import db
+from jobs.archive import detach, folder
+from jobs.archive.export import Candidate, Export
+from jobs.archive.settings import NO_BUCKET, settings
+from jobs.archive.store import File, Store, StoreError
+from jobs.errors import ConnectionLostError, JobsError
+
+log = logging.getLogger(__name__)
+
+NAME = "archive-partitions"
+
+
+def candidates(
+    connection: db.Connection, table: str | None = None, partition: str | None = None
+) -> list[Candidate]:
+    """What is due, of one table or all, oldest first; a partition that is named is due as soon as it is closed."""
+    rows = connection.execute(
+        "SELECT parent_table, partition, starts_at, ends_at, bytes, estimated_rows, archive_id, why"
+        " FROM ops.archivable(%(partition)s)"
+        " WHERE parent_table = coalesce(%(table)s, parent_table) AND partition = coalesce(%(partition)s, partition)",
+        {"table": table, "partition": partition},
+    ).fetchall()
+    return [Candidate(*row) for row in rows]
+
+
+def plan(connection: db.Connection, table: str | None = None, partition: str | None = None) -> list[str]:
+    """What a run would do, a line a partition."""
+    leaving = connection.execute(
+        "SELECT partition FROM ops.archive_leaving(%(partition)s)"
+        " WHERE parent_table = coalesce(%(table)s, parent_table)",
+        {"table": table, "partition": partition},
+    ).fetchall()
+    return [one.text() for one in candidates(connection, table, partition)] + [
+        f"{name}: past its retention, and archived: it is detached" for (name,) in leaving
+    ]
+
+
+def archive(
+    connection: db.Connection,
+    table: str | None = None,
+    partition: str | None = None,
+    environment: Mapping[str, str] = environ,
+) -> int:
+    """Archive what is due, and detach what may leave; returns the rows that were archived.
+
+    Without a bucket it says so and does nothing. Raises JobsError, after all others were done, if a partition could
+    not be archived; at once if the bucket cannot be used.
+    """
+    found = settings(environment)
+    if found is None:
+        log.info(NO_BUCKET)
+        return 0
+    store = Store(found)
+    clear_away(connection, store)
+    set_aside(connection, store)
+    due = candidates(connection, table, partition)
+    rows, failures = 0, []
+    for number, candidate in enumerate(due, 1):
+        log.info("%d of %d: %s", number, len(due), candidate.text())
+        try:
+            rows += one(connection, store, candidate)
+            set_aside(connection, store)
+        except (StoreError, ConnectionLostError):
+            raise
+        except JobsError as error:
+            text = str(error)
+            failures.append(text if candidate.partition in text else f"{candidate.partition}: {text}")
+        except psycopg.Error as error:
+            # A full disk or a missing right stops the other partitions too.
+            if db.lost(error) or isinstance(
+                error, errors.OperatorIntervention | errors.InsufficientResources
+            ):
+                raise
+            failures.append(f"{candidate.partition}: {db.one_line(error)}")
+    detach.leave(connection, table, partition)
+    if failures:
+        raise JobsError("; ".join(failures))
+    return rows
+
+
+def one(connection: db.Connection, store: Store, candidate: Candidate) -> int:
+    """Archive a partition, unless it has only seemed to have changed; returns the rows that were archived."""
+    if candidate.why == "rows may have come since":
+        log.info("%s: compared with its archive", candidate.partition)
+        row = connection.execute("SELECT ops.archive_compare(%s)", [candidate.archive_id]).fetchone()
+        if row is not None and row[0]:
+            log.info("%s: compared, it is as it was archived", candidate.partition)
+            return 0
+    return Export(connection, store, candidate).run()
+
+
+def clear_away(connection: db.Connection, store: Store) -> None:
+    """Take back what is left of runs that were killed, of exports whose partition is gone, of restores."""
+    folder.clear()
+    rows = connection.execute(
+        "SELECT parent_table, partition, starts_at, ends_at, table_bytes, 0, archive_id, '' FROM ops.partition_archives"
+        " WHERE status = 'exporting' AND to_regclass(partition) IS NULL"
+    ).fetchall()
+    for row in rows:
+        gone = Export(connection, store, Candidate(*row))
+        gone.archive_id = row[6]
+        gone.clear()
+        connection.execute("SELECT ops.archive_failed(%s, 'the partition is gone')", [row[6]])
+    for (archive_id,) in connection.execute(
+        "SELECT archive_id FROM ops.partition_archives WHERE restoring_at IS NOT NULL"
+    ).fetchall():
+        connection.execute("SELECT ops.restore_abandon(%s)", [archive_id])
+
+
+def set_aside(connection: db.Connection, store: Store) -> None:
+    """Move the files of archives that a newer one has superseded to where no table is read."""
+    rows: list[tuple[int, list[dict[str, Any]]]] = connection.execute(
+        "SELECT archive_id, files FROM ops.partition_archives"
+        " WHERE status = 'superseded' AND set_aside_at IS NULL AND files IS NOT NULL ORDER BY archive_id"
+    ).fetchall()
+    prefix = store.settings.prefix
+    for archive_id, files in rows:
+        moved = [
+            store.move(file, file.key.replace(f"{prefix}/table=", f"{prefix}/_superseded/table=", 1))
+            for file in (File(**one) for one in files)
+        ]
+        connection.execute(
+            "SELECT ops.archive_set_aside(%s, %s)", [archive_id, Jsonb([vars(file) for file in moved])]
+        )

@@ -1,0 +1,44 @@
+"""Where archives are kept, by environment variables."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jobs.errors import JobsError
+
+NO_BUCKET = "ARCHIVE_BUCKET is not set: nothing is archived, and nothing that must be archived first leaves"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`bucket` and the folder in it, `prefix`; `kms_key_id` encrypts with that key instead of S3's own."""
+
+    bucket: str
+    prefix: str = "partitions"
+    kms_key_id: str | None = None
+
+    def folder(self, table: str) -> str:
+        """The key prefix of a table: all of its verified files, and nothing else."""
+        return f"{self.prefix}/table={table}/"
+
+
+def settings(environment: Mapping[str, str] = os.environ) -> Settings | None:
+    """ARCHIVE_BUCKET, PARTITION_PREFIX, KMS_KEY_ID; None without a bucket. Raises JobsError."""
+    bucket = environment.get("ARCHIVE_BUCKET", "")
+    if not bucket:
+        return None
+    prefix = environment.get("PARTITION_PREFIX", "").strip("/") or "partitions"
+    if not re.fullmatch(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*", prefix):
+        raise JobsError(f"PARTITION_PREFIX must be letters, digits, hyphens and slashes, got {prefix!r}")
+    return Settings(bucket, prefix, environment.get("KMS_KEY_ID") or None)
+
+
+def required(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The same. Raises JobsError without a bucket."""
+    found = settings(environment)
+    if found is None:
+        raise JobsError("ARCHIVE_BUCKET is not set: name the bucket that archives are in")
+    return found

@@ -1,0 +1,194 @@
+"""The objects of the archive in S3.
+
+A file is uploaded to where no table is read (`_unverified/`), read back from there, and copied to its table's folder
+once it is verified: who reads the folder sees whole, verified files only. One that a newer archive has superseded
+moves to `_superseded/`. Nothing is deleted but what was copied, or never verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobs.archive.settings import Settings
+from jobs.errors import JobsError
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+CHUNK: Final = 8 * 2**20
+"""Bytes that are hashed at a time."""
+TRANSFER: Final = TransferConfig(
+    multipart_threshold=64 * 2**20, multipart_chunksize=64 * 2**20, max_concurrency=4
+)
+RESTORE_DAYS: Final = 7
+"""How long an object that was fetched from Glacier can be read."""
+COLD: Final = ("GLACIER", "DEEP_ARCHIVE")
+
+
+class StoreError(JobsError):
+    """S3 cannot be reached, refuses, or has not what it should."""
+
+
+class NotYetError(JobsError):
+    """The objects are being fetched from Glacier: run the command again later."""
+
+    exit_code = 3
+
+
+class DamagedError(JobsError):
+    """An object is not what was uploaded."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of an archive as its record has it. `sha256` is in hexadecimal digits."""
+
+    key: str
+    bytes: int
+    rows: int
+    sha256: str
+    version_id: str | None = None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+class Store:
+    """Access to the bucket."""
+
+    def __init__(self, settings: Settings, client: S3Client | None = None) -> None:
+        self.settings = settings
+        with self._translated("connect to"):
+            self._client: S3Client = client or boto3.client(
+                "s3",
+                config=Config(
+                    connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 5}
+                ),
+            )
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        where = f"s3://{self.settings.bucket}"
+        try:
+            yield
+        except ClientError as error:
+            details: Any = error.response.get("Error", {})
+            text = " ".join(str(details.get(one, "")) for one in ("Code", "Message")).strip()
+            raise StoreError(f"cannot {what} {where}: {text}") from None
+        except (BotoCoreError, Boto3Error) as error:
+            raise StoreError(f"cannot {what} {where}: {str(error).splitlines()[0]}") from None
+
+    @property
+    def _encryption(self) -> dict[str, Any]:
+        if self.settings.kms_key_id:
+            return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.settings.kms_key_id}
+        return {"ServerSideEncryption": "AES256"}
+
+    def upload(self, path: Path, key: str) -> None:
+        """Put a file there. Raises StoreError."""
+        extra = {
+            "ContentType": "application/vnd.apache.parquet", "ChecksumAlgorithm": "SHA256", **self._encryption,
+        }  # fmt: skip
+        with self._translated(f"write {key} to"):
+            self._client.upload_file(str(path), self.settings.bucket, key, ExtraArgs=extra, Config=TRANSFER)
+
+    def download(self, file: File, path: Path) -> None:
+        """Get a file. Raises DamagedError if it is not what the record says, StoreError."""
+        with self._translated(f"read {file.key} from"):
+            self._client.download_file(self.settings.bucket, file.key, str(path), Config=TRANSFER)
+        self._same(file, path.stat().st_size, digest(path))
+
+    def _same(self, file: File, size: int, sha256: str) -> None:
+        if (size, sha256) != (file.bytes, file.sha256):
+            raise DamagedError(
+                f"s3://{self.settings.bucket}/{file.key} is not what was written: it has {size:,} bytes with the"
+                f" SHA-256 {sha256[:16]}…, written were {file.bytes:,} with {file.sha256[:16]}…"
+            )
+
+    def move(self, file: File, key: str) -> File:
+        """Copy within the bucket, compare the copy, delete the original; done before, it is done again.
+
+        Raises DamagedError, StoreError.
+        """
+        bucket = self.settings.bucket
+        with self._translated(f"copy {file.key} in"):
+            if file.key != key and self.exists(file.key):
+                self._client.copy_object(
+                    Bucket=bucket, Key=key, CopySource={"Bucket": bucket, "Key": file.key},
+                    ChecksumAlgorithm="SHA256", **self._encryption,
+                )  # fmt: skip
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+            whole, size = hashlib.sha256(), 0
+            for chunk in answer["Body"].iter_chunks(CHUNK):
+                whole.update(chunk)
+                size += len(chunk)
+            self._same(file, size, whole.hexdigest())
+            if file.key != key:
+                self._client.delete_object(Bucket=bucket, Key=file.key)
+        version = answer.get("VersionId")
+        return File(key, file.bytes, file.rows, file.sha256, None if version in (None, "null") else version)
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object. Raises StoreError."""
+        try:
+            self._client.head_object(Bucket=self.settings.bucket, Key=key)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NotFound"):
+                return False
+            raise
+        return True
+
+    def clear(self, *prefixes: str) -> int:
+        """Delete what begins with these, uploads that were cut short too; returns how many. Raises StoreError."""
+        bucket, deleted = self.settings.bucket, 0
+        with self._translated("clear"):
+            for prefix in prefixes:
+                for page in self._client.get_paginator("list_objects_v2").paginate(
+                    Bucket=bucket, Prefix=prefix
+                ):
+                    for one in page.get("Contents", []):
+                        self._client.delete_object(Bucket=bucket, Key=one["Key"])
+                        deleted += 1
+                uploads = self._client.get_paginator("list_multipart_uploads")
+                for parts in uploads.paginate(Bucket=bucket, Prefix=prefix):
+                    for cut in parts.get("Uploads", []):
+                        self._client.abort_multipart_upload(
+                            Bucket=bucket, Key=cut["Key"], UploadId=cut["UploadId"]
+                        )
+        return deleted
+
+    def thaw(self, files: list[File]) -> None:
+        """Ask for objects that are in Glacier. Raises NotYetError while any cannot be read, StoreError."""
+        waiting = 0
+        with self._translated("look into"):
+            for file in files:
+                head = self._client.head_object(Bucket=self.settings.bucket, Key=file.key)
+                if head.get("StorageClass") not in COLD or 'ongoing-request="false"' in head.get(
+                    "Restore", ""
+                ):
+                    continue
+                waiting += 1
+                if not head.get("Restore"):
+                    self._client.restore_object(
+                        Bucket=self.settings.bucket, Key=file.key,
+                        RestoreRequest={"Days": RESTORE_DAYS, "GlacierJobParameters": {"Tier": "Standard"}},
+                    )  # fmt: skip
+        if waiting:
+            raise NotYetError(
+                f"{waiting} of {len(files)} files are being fetched from Glacier, which takes up to 12 hours"
+                f" (48 from Deep Archive): run this again then; they stay readable for {RESTORE_DAYS} days"
+            )

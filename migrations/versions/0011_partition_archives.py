@@ -1,0 +1,138 @@
+"""Archives of partitions: what was exported, read back and compared, before a partition is detached and dropped.
+
+Locks: a new table; a column of ops.partition_policies, for a moment.
+Undo: drops the record of archives, and partitions with archive_first are kept for ever again. Files stay where they
+are. A partition that is detached stays a table of its own that nothing lists: run the downgrade when none is
+(ops.partition_archives, status detached).
+
+Revision: 0011   follows: 0010
+"""
+
+from alembic import op
+
+from migrations.steps import as_owner, drop_function, load_function, run
+
+revision = "0011"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+FUNCTIONS = (
+    "ops.archive_columns",
+    "ops.archive_written",
+    "ops.archive_read",
+    "ops.archive_checks",
+    "ops.archive_marks",
+    "ops.archive_order",
+    "ops.archivable",
+    "ops.archive_open",
+    "ops.archive_cursor",
+    "ops.archive_measure",
+    "ops.archive_scratch",
+    "ops.archive_own_scratch",
+    "ops.archive_piece",
+    "ops.archive_verified",
+    "ops.archive_failed",
+    "ops.archive_set_aside",
+    "ops.archive_compare",
+    "ops.archive_leaving",
+    "ops.archive_leave",
+    "ops.archive_detach",
+    "ops.archive_drop",
+    "ops.restore_table",
+    "ops.restore_columns",
+    "ops.restore_open",
+    "ops.restore_piece",
+    "ops.restore_verify",
+    "ops.restore_attach",
+    "ops.restore_abandon",
+)
+CHANGED = ("ops.refresh_value_window", "ops.expire_partitions", "ops.compaction_verify")
+
+
+def upgrade() -> None:
+    with as_owner(op):
+        run(
+            op,
+            """
+            ALTER TABLE ops.partition_policies ADD COLUMN archive_after interval;
+            COMMENT ON COLUMN ops.partition_policies.archive_after IS
+            'How long after its end a partition with archive_first is archived; NULL: when its retention is over';
+            UPDATE ops.partition_policies SET archive_after = '1 month' WHERE archive_first;
+            -- What a tenant sent is not thrown away because it was refused.
+            UPDATE ops.partition_policies SET archive_first = true, archive_after = '1 month'
+            WHERE parent_table = 'eav.entity_values_rejected';
+
+            CREATE TABLE ops.partition_archives (
+                archive_id bigint GENERATED ALWAYS AS IDENTITY,
+                starts_at timestamptz NOT NULL,
+                ends_at timestamptz NOT NULL,
+                begun_at timestamptz NOT NULL,
+                verified_at timestamptz,
+                compared_at timestamptz,
+                leaving_at timestamptz,
+                detached_at timestamptz,
+                differs_at timestamptz,
+                dropped_at timestamptz,
+                set_aside_at timestamptz,
+                restoring_at timestamptz,
+                restore_checked_at timestamptz,
+                restored_at timestamptz,
+                keep_until timestamptz,
+                rows bigint,
+                table_bytes bigint NOT NULL,
+                index_bytes bigint NOT NULL,
+                parquet_bytes bigint,
+                status text NOT NULL,
+                parent_table text NOT NULL,
+                partition text NOT NULL,
+                bucket text,
+                error text,
+                columns jsonb NOT NULL,
+                checksums jsonb,
+                files jsonb,
+                marks bigint[],
+                CONSTRAINT partition_archives_pkey PRIMARY KEY (archive_id),
+                CONSTRAINT partition_archives_status_check CHECK (
+                    status IN ('exporting', 'verified', 'detached', 'dropped', 'restored', 'superseded', 'failed')
+                )
+            );
+            COMMENT ON TABLE ops.partition_archives IS 'Each archive of a partition: its files, what they were compared by, and where the partition is';
+            COMMENT ON COLUMN ops.partition_archives.status IS
+            'exporting, verified (the partition is attached), detached, dropped (only the archive is left), restored (attached again), superseded by a newer one, failed';
+            COMMENT ON COLUMN ops.partition_archives.columns IS 'The columns as ops.archive_columns says them: from this the partition is made again';
+            COMMENT ON COLUMN ops.partition_archives.checksums IS 'Of the rows as they were exported: ops.archive_checks';
+            COMMENT ON COLUMN ops.partition_archives.files IS 'The objects, in order: key, bytes, rows, sha256, version_id';
+            COMMENT ON COLUMN ops.partition_archives.marks IS 'By which a partition that may have changed since is noticed: ops.archive_marks';
+            COMMENT ON COLUMN ops.partition_archives.leaving_at IS 'Since when no more values are taken, because the partition is going to be detached';
+            COMMENT ON COLUMN ops.partition_archives.differs_at IS 'When a detached partition was found not to be as it was archived: it is archived again';
+            COMMENT ON COLUMN ops.partition_archives.set_aside_at IS 'When the files of a superseded archive were moved to where no table is read';
+            COMMENT ON COLUMN ops.partition_archives.restoring_at IS 'Since when it is being restored';
+            COMMENT ON COLUMN ops.partition_archives.keep_until IS 'Until when a restored partition stays';
+            CREATE UNIQUE INDEX partition_archives_partition_idx ON ops.partition_archives (partition)
+            WHERE status IN ('verified', 'detached', 'restored');
+            CREATE UNIQUE INDEX partition_archives_exporting_idx ON ops.partition_archives (partition)
+            WHERE status = 'exporting';
+            CREATE INDEX partition_archives_parent_table_starts_at_idx ON ops.partition_archives (parent_table, starts_at);
+            GRANT SELECT ON ops.partition_archives TO eav_jobs;
+            """,
+        )
+        for name in FUNCTIONS:
+            load_function(op, name, 1)
+        for name in CHANGED:
+            load_function(op, name, 2)
+
+
+def downgrade() -> None:
+    with as_owner(op):
+        for name in CHANGED:
+            load_function(op, name, 1)
+        drop_function(op, *reversed(FUNCTIONS))
+        run(
+            op,
+            """
+            DROP TABLE ops.partition_archives;
+            ALTER TABLE ops.partition_policies DROP COLUMN archive_after;
+            UPDATE ops.partition_policies SET archive_first = false WHERE parent_table = 'eav.entity_values_rejected';
+            """,
+        )

@@ -1,0 +1,45 @@
+CREATE OR REPLACE FUNCTION ops.archive_verified(p_archive_id bigint, p_bucket text, p_files jsonb, p_read jsonb)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_archive ops.partition_archives;
+    v_before ops.partition_archives;
+BEGIN
+    SELECT a.* INTO STRICT v_archive
+    FROM ops.partition_archives AS a
+    WHERE a.archive_id = p_archive_id AND a.status = 'exporting'
+    FOR UPDATE;
+    IF v_archive.checksums IS NULL OR v_archive.checksums IS DISTINCT FROM p_read THEN
+        RAISE data_corrupted USING MESSAGE = format(
+            '%s has %s rows, read back were %s, or a checksum differs: not verified, nothing is lost',
+            v_archive.partition, coalesce(v_archive.checksums ->> 'rows', 'no'), coalesce(p_read ->> 'rows', 'none')
+        );
+    END IF;
+    UPDATE ops.partition_archives
+    SET status = 'superseded'
+    WHERE partition = v_archive.partition AND status IN ('verified', 'detached', 'restored')
+    RETURNING * INTO v_before;
+    UPDATE ops.partition_archives
+    SET status = CASE WHEN v_before.detached_at IS NULL THEN 'verified' ELSE 'detached' END,
+        verified_at = clock_timestamp(),
+        rows = (p_read ->> 'rows')::bigint,
+        bucket = p_bucket,
+        files = p_files,
+        parquet_bytes = coalesce((SELECT sum((f.file ->> 'bytes')::bigint) FROM jsonb_array_elements(p_files) AS f (file)), 0),
+        leaving_at = v_before.leaving_at,
+        detached_at = v_before.detached_at,
+        restored_at = v_before.restored_at,
+        keep_until = v_before.keep_until,
+        error = NULL
+    WHERE archive_id = p_archive_id;
+END;
+$$;
+
+COMMENT ON FUNCTION ops.archive_verified(bigint, text, jsonb, jsonb) IS
+'Makes an archive the one of its partition, if what was read back from its files (the sum of ops.archive_piece) is what was exported; raises data_corrupted if not.';
+
+REVOKE ALL ON FUNCTION ops.archive_verified(bigint, text, jsonb, jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ops.archive_verified(bigint, text, jsonb, jsonb) TO eav_jobs;
