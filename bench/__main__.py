@@ -1,4 +1,4 @@
-"""Side by side with the reference design: `make bench`, the sustained run, the curves, and the docs of them."""
+"""Side by side with the reference design: `make bench`, the sustained run, curves, the archiver, and their docs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.server import running
 from bench.sizes import FULL, QUICK, Sizes, check_disk
 from local.errors import LocalError
 
-COMMANDS = ("table", "sustained", "curves", "archive", "docs")
+COMMANDS = ("table", "sustained", "curves", "archive", "archiver", "docs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,6 +94,16 @@ def parser() -> argparse.ArgumentParser:
         help="the JSON file of an earlier table or of curves: sizes that are in it are not measured again",
     )
     curves.set_defaults(command=curves_command)
+
+    archiver = commands.add_parser(
+        "archiver",
+        help="the archiver beside the reference: API calls, memory, ten million items",
+        description="Tables of several sizes in an emulator, each archived by a process of its own.",
+    )
+    archiver.add_argument("--items", type=int, default=100_000, help="of the largest table (default 100000)")
+    archiver.add_argument("--segments", type=int, default=4, help="of the scan, a thread each (default 4)")
+    archiver.add_argument("--output", type=Path, help="the JSON file; the SVG is put beside it")
+    archiver.set_defaults(command=archiver_command)
 
     archive = commands.add_parser(
         "archive",
@@ -220,6 +230,13 @@ def curves_command(options: argparse.Namespace) -> int:
         say,
         options.earlier,
     )
+
+
+def archiver_command(options: argparse.Namespace) -> int:
+    """`python -m bench archiver`."""
+    from bench import archiving
+
+    return archiving.command(options.items, options.segments, options.output, say)
 
 
 def archive_command(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from local.errors import LocalError
 
 RESULTS: Final = ROOT / ".local" / "bench"
 """Where a run leaves its JSON files."""
-PARTS: Final = ("table", "curves", "sustained")
+PARTS: Final = ("table", "curves", "sustained", "archiver")
 SAME: Final = ("cpu", "cores", "postgresql", "settings", "partition_interval")
 """What results must have in common to be shown beside each other."""
 DOCUMENT: Final = ROOT / "docs" / "benchmarks.md"
@@ -43,10 +43,14 @@ def read_result(path: Path) -> dict[str, Any]:
 def check_same(earlier: Mapping[str, Any], about: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
     """Raises LocalError if an earlier result was not measured as this one is: figures of both would not compare."""
     for key in (*SAME, *also):
-        if earlier["about"].get(key) != about.get(key):
+        then, now = earlier["about"].get(key), about.get(key)
+        if isinstance(then, dict) and isinstance(now, dict):
+            # What an earlier result has no word for, nothing of it was measured with.
+            now = {name: value for name, value in now.items() if name in then}
+        if then != now:
             raise LocalError(
                 f"what was measured {earlier['about'].get('date')} had another {key},"
-                f" {earlier['about'].get(key)}: it does not go beside this"
+                f" {then}: it does not go beside this"
             )
 
 
@@ -81,6 +85,11 @@ def _render(part: str, result: dict[str, Any], picture: Path) -> str:
 
         pictures.draw_curves(result, picture)
         return markdown(result)
+    if part == "archiver":
+        from bench.archiving import markdown as archiver_markdown
+
+        pictures.draw_archiver(result, picture)
+        return archiver_markdown(result)
     from bench.sustained import markdown as sustained_markdown
 
     pictures.draw_sustained(result, picture)

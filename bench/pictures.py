@@ -123,6 +123,25 @@ def draw_sustained(result: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def draw_archiver(result: Mapping[str, Any], path: Path) -> None:
+    """API calls and memory against the size of the table, ours beside the reference."""
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    panels = (
+        ("calls_per_1000", "API calls for 1,000 items"),
+        ("peak_mib", "peak memory of the process (MiB)"),
+    )
+    for axes, (name, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for who, colour in (("ours", OURS), ("reference", OTHER)):
+            points = [(one["items"], one[name]) for one in result["runs"] if one["who"] == who]
+            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4, label=who)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("items in the table, all of them old")
+        axes.set_title(title, loc="left", fontsize=9)
+        axes.legend(fontsize=7, frameon=False)
+        _plain(axes)
+    save(figure, path)
+
+
 def _short(text: str) -> str:
     return text if len(text) <= 70 else text[:69] + "…"
 

@@ -10,6 +10,7 @@ import psycopg
 
 from bench import docs
 from bench.model import Figure, Row, judge
+from bench.rows.archiver import Archiver
 from bench.rows.flow import EndToEnd, EndToEndIngest, PgQ
 from bench.rows.flush import Flush
 from bench.rows.history import (
@@ -45,6 +46,7 @@ ROWS: tuple[type[Row], ...] = (
     HotWrite,
     HotRead,
     Migrate,
+    Archiver,
 )
 
 

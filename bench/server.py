@@ -136,15 +136,9 @@ class Bench:
             names = [*SETTINGS, "synchronous_commit", "wal_level", "autovacuum", "work_mem", "jit"]
             settings = {name: str(one(connection, f"SHOW {name}")) for name in names}
         return {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": _commit(),
+            **here(),
             "postgresql": version,
             "settings": settings,
-            "cpu": _cpu(),
-            "cores": os.cpu_count(),
-            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-            "load_average_at_start": [round(value, 2) for value in os.getloadavg()],
-            "python": platform.python_version(),
             "sizes": self.sizes.as_dict(),
             "rounds": self.rounds,
             "partition_interval": PARTITION_INTERVAL,
@@ -166,6 +160,19 @@ def running(
             yield Bench(cluster, sizes, rounds, say)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def here() -> dict[str, Any]:
+    """The machine and the code, for the JSON file."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_average_at_start": [round(value, 2) for value in os.getloadavg()],
+        "python": platform.python_version(),
+    }
 
 
 def one(connection: Connection, query: str, *params: object) -> Any:

@@ -48,6 +48,8 @@ class Sizes:
     """Rows a transaction of a producer, end to end."""
     window: int = 2
     """Batches of a producer that may be staged and not visible yet; then it waits."""
+    archived: int = 10_000
+    """Items of a DynamoDB table that are archived."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -93,6 +95,7 @@ QUICK = Sizes(
     queries=20,
     seconds=1.0,
     lines=20_000,
+    archived=2_000,
 )
 
 
