@@ -103,6 +103,11 @@ def _act(connection: db.Connection, job: Job, scheduler: Scheduler) -> int:
         if db.lost(error):
             raise
         failure = db.one_line(error)
+    except Exception as error:
+        # A mistake of ours: it goes on to whoever sees to such, and the record does not say that the job still runs.
+        text = f"{type(error).__name__}: {error}"
+        connection.execute("SELECT ops.job_end(%s, %s, %s)", [run_id, 0, text])
+        raise
     connection.execute("SELECT ops.job_end(%s, %s, %s)", [run_id, rows, failure])
     return run_id
 

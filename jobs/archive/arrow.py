@@ -17,7 +17,11 @@ from jobs import db
 from jobs.errors import ConnectionLostError, JobsError
 
 FETCH: Final = 65_536
-"""Rows that are fetched at a time, and so are in memory twice for a moment."""
+"""Rows that are fetched at a time, at most, and so are in memory twice for a moment."""
+FETCH_FIRST: Final = 1024
+FETCH_LEAST: Final = 16
+FETCH_BYTES: Final = 16 * 2**20
+"""About as much is fetched at a time: how wide rows are is known from those before."""
 _NO_COPY: Final = {adbc_driver_postgresql.StatementOptions.USE_COPY.value: "false"}
 
 
@@ -48,12 +52,15 @@ class Arrow:
         """
         with _translated(), self._connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**_NO_COPY)
+            count = min(at_once, FETCH_FIRST)
             while True:
-                cursor.execute(f"FETCH {at_once} FROM {cursor_name}")
+                cursor.execute(f"FETCH {count} FROM {cursor_name}")
                 table = cursor.fetch_arrow_table()
                 yield table
                 if not table.num_rows:
                     return
+                fitting = FETCH_BYTES * table.num_rows // max(table.nbytes, 1)
+                count = max(min(at_once, fitting, 4 * count), min(at_once, FETCH_LEAST))
 
     def load(self, table: str, rows: pa.Table) -> None:
         """COPY rows into a temporary table that has their columns."""

@@ -11,6 +11,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+GROUP_BYTES: Final = 128 * 2**20
+"""In memory: a row group is ended at so many, however few its rows are."""
 ROW_GROUP: Final = 262_144
 """Rows of a row group: what is in memory at a time, and what a reader skips by its statistics."""
 PART_BYTES: Final = 2**30
@@ -44,7 +46,7 @@ class Writer:
         self._row_group, self._part_bytes = row_group, part_bytes
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
-        self._rows = self._parts = self._part_rows = 0
+        self._rows = self._bytes = self._parts = self._part_rows = 0
 
     @property
     def _path(self) -> Path:
@@ -54,9 +56,12 @@ class Writer:
         """Add rows; the file, if that completed it."""
         self._waiting.append(table)
         self._rows += table.num_rows
+        self._bytes += table.nbytes
         done = None
         while self._rows >= self._row_group and done is None:
             done = self._group(self._row_group)
+        if done is None and self._bytes >= GROUP_BYTES:
+            done = self._group(self._rows)
         return done
 
     def end(self) -> Part | None:
@@ -68,7 +73,7 @@ class Writer:
     def _group(self, rows: int) -> Part | None:
         whole = pa.concat_tables(self._waiting)
         group, rest = whole.slice(0, rows), whole.slice(rows)
-        self._waiting, self._rows = ([rest] if rest.num_rows else []), rest.num_rows
+        self._waiting, self._rows, self._bytes = ([rest] if rest.num_rows else []), rest.num_rows, rest.nbytes
         if self._writer is None:
             self._parts, self._part_rows = self._parts + 1, 0
             self._writer = self._open(group.schema)

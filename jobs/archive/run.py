@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from os import environ
-from typing import Any
+from typing import Any, Final
 
 import psycopg
+import pyarrow as pa
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
@@ -15,12 +17,13 @@ from jobs import db
 from jobs.archive import detach, folder
 from jobs.archive.export import Candidate, Export
 from jobs.archive.settings import NO_BUCKET, settings
-from jobs.archive.store import File, Store, StoreError
+from jobs.archive.store import DamagedError, File, Store, StoreError
 from jobs.errors import ConnectionLostError, JobsError
 
 log = logging.getLogger(__name__)
 
 NAME = "archive-partitions"
+STAY: Final = "they stay: PARTITIONS_LEAVE is not true"
 
 
 def candidates(
@@ -38,14 +41,21 @@ def candidates(
 
 def plan(connection: db.Connection, table: str | None = None, partition: str | None = None) -> list[str]:
     """What a run would do, a line a partition."""
-    leaving = connection.execute(
+    found = settings()
+    what = "it is detached" if found and found.leave else STAY
+    return [one.text() for one in candidates(connection, table, partition)] + [
+        f"{name}: past its retention, and archived: {what}" for name in leaving(connection, table, partition)
+    ]
+
+
+def leaving(connection: db.Connection, table: str | None = None, partition: str | None = None) -> list[str]:
+    """Partitions past their retention whose archive is verified."""
+    rows = connection.execute(
         "SELECT partition FROM ops.archive_leaving(%(partition)s)"
         " WHERE parent_table = coalesce(%(table)s, parent_table)",
         {"table": table, "partition": partition},
     ).fetchall()
-    return [one.text() for one in candidates(connection, table, partition)] + [
-        f"{name}: past its retention, and archived: it is detached" for (name,) in leaving
-    ]
+    return [name for (name,) in rows]
 
 
 def archive(
@@ -75,6 +85,13 @@ def archive(
             set_aside(connection, store)
         except (StoreError, ConnectionLostError):
             raise
+        except OSError as error:
+            # A full disk here stops the others, too.
+            raise JobsError(
+                f"{candidate.partition}: {error.filename or 'a file'}: {error.strerror or error}"
+            ) from None
+        except pa.ArrowException as error:
+            failures.append(f"{candidate.partition}: {str(error).splitlines()[0]}")
         except JobsError as error:
             text = str(error)
             failures.append(text if candidate.partition in text else f"{candidate.partition}: {text}")
@@ -85,7 +102,10 @@ def archive(
             ):
                 raise
             failures.append(f"{candidate.partition}: {db.one_line(error)}")
-    detach.leave(connection, table, partition)
+    if found.leave:
+        detach.leave(connection, table, partition)
+    elif stay := leaving(connection, table, partition):
+        log.info("%s: past their retention and archived, %s", ", ".join(stay), STAY)
     if failures:
         raise JobsError("; ".join(failures))
     return rows
@@ -122,16 +142,22 @@ def clear_away(connection: db.Connection, store: Store) -> None:
 
 def set_aside(connection: db.Connection, store: Store) -> None:
     """Move the files of archives that a newer one has superseded to where no table is read."""
-    rows: list[tuple[int, list[dict[str, Any]]]] = connection.execute(
-        "SELECT archive_id, files FROM ops.partition_archives"
+    rows: list[tuple[int, str, list[dict[str, Any]]]] = connection.execute(
+        "SELECT archive_id, bucket, files FROM ops.partition_archives"
         " WHERE status = 'superseded' AND set_aside_at IS NULL AND files IS NOT NULL ORDER BY archive_id"
     ).fetchall()
     prefix = store.settings.prefix
-    for archive_id, files in rows:
-        moved = [
-            store.move(file, file.key.replace(f"{prefix}/table=", f"{prefix}/_superseded/table=", 1))
-            for file in (File(**one) for one in files)
-        ]
+    for archive_id, bucket, files in rows:
+        there = store if bucket == store.settings.bucket else Store(replace(store.settings, bucket=bucket))
+        try:
+            moved = [
+                there.move(file, file.key.replace(f"{prefix}/table=", f"{prefix}/_superseded/table=", 1))
+                for file in (File(**one) for one in files)
+            ]
+        except (StoreError, DamagedError) as error:
+            # In Glacier, say, or another run is at it. It is in nobody's way but a reader's.
+            log.warning("the files of the superseded archive %d stay where they are: %s", archive_id, error)
+            continue
         connection.execute(
             "SELECT ops.archive_set_aside(%s, %s)", [archive_id, Jsonb([vars(file) for file in moved])]
         )

@@ -19,6 +19,8 @@ class Settings:
     bucket: str
     prefix: str = "partitions"
     kms_key_id: str | None = None
+    leave: bool = False
+    """Partitions past their retention are detached, and so dropped, once they are archived."""
 
     def folder(self, table: str) -> str:
         """The key prefix of a table: all of its verified files, and nothing else."""
@@ -26,14 +28,17 @@ class Settings:
 
 
 def settings(environment: Mapping[str, str] = os.environ) -> Settings | None:
-    """ARCHIVE_BUCKET, PARTITION_PREFIX, KMS_KEY_ID; None without a bucket. Raises JobsError."""
+    """ARCHIVE_BUCKET, PARTITION_PREFIX, KMS_KEY_ID, PARTITIONS_LEAVE; None without a bucket. Raises JobsError."""
     bucket = environment.get("ARCHIVE_BUCKET", "")
     if not bucket:
         return None
     prefix = environment.get("PARTITION_PREFIX", "").strip("/") or "partitions"
     if not re.fullmatch(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*", prefix):
         raise JobsError(f"PARTITION_PREFIX must be letters, digits, hyphens and slashes, got {prefix!r}")
-    return Settings(bucket, prefix, environment.get("KMS_KEY_ID") or None)
+    leave = environment.get("PARTITIONS_LEAVE", "").lower() or "false"
+    if leave not in ("true", "false"):
+        raise JobsError(f"PARTITIONS_LEAVE must be true or false, got {leave!r}")
+    return Settings(bucket, prefix, environment.get("KMS_KEY_ID") or None, leave == "true")
 
 
 def required(environment: Mapping[str, str] = os.environ) -> Settings:

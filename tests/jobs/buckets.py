@@ -76,6 +76,7 @@ def emulator() -> Iterator[Bucket]:
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
             "ARCHIVE_BUCKET": BUCKET,
+            "PARTITIONS_LEAVE": "true",
         }
         client = boto3.client(
             "s3",

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import duckdb
 import psycopg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from psycopg import conninfo
 
 from jobs import db
-from jobs.archive import catalogue, detach, export, folder, parquet, run
+from jobs.archive import arrow, catalogue, detach, export, folder, parquet, run
 from jobs.archive.arrow import Arrow
 from jobs.archive.export import Export
 from jobs.archive.settings import Settings
@@ -229,6 +230,52 @@ def test_without_a_bucket_nothing_is_archived_and_nothing_leaves(
     ):
         assert jobs(*command) == 1
         assert "ARCHIVE_BUCKET is not set" in capsys.readouterr().err
+
+
+def test_nothing_leaves_unless_it_is_said(
+    database: Database,
+    bucket: Bucket,
+    jobs: Jobs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    old_partition(database)
+    caplog.set_level("INFO", "jobs")
+    monkeypatch.delenv("PARTITIONS_LEAVE")
+    assert jobs("run", "archive-partitions") == 0
+    assert any("they stay: PARTITIONS_LEAVE is not true" in text for text in caplog.messages)
+    assert expire(database) == 0
+    assert database.one("SELECT status FROM ops.partition_archives") == "verified"
+    assert len(rows_of(database, VALUES)) == 30
+    monkeypatch.setenv("PARTITIONS_LEAVE", "perhaps")
+    assert jobs("run", "archive-partitions") == 1
+
+
+def test_wide_rows_come_in_small_groups(tmp_path: Path) -> None:
+    """What is in memory at a time is bounded by its size, not by its rows."""
+    table = pa.table({"text": ["x" * 1_000_000] * 20})
+    writer = parquet.Writer(tmp_path, dict, row_group=1000)
+    parts = [writer.write(table) for _ in range(14)]
+    parts.append(writer.end())
+    assert [one.rows for one in parts if one] == [280]
+    groups = [one.num_rows for one in parquet.groups(tmp_path / "1.parquet")]
+    assert sum(groups) == 280
+    assert max(groups) == 140
+
+
+@pytest.mark.parametrize(("width", "rows", "most"), [(1, 150_000, 65_536), (100_000, 1100, 200)])
+def test_rows_are_fetched_by_their_width(database: Database, width: int, rows: int, most: int) -> None:
+    with database.session() as connection, arrow.beside(connection) as beside:
+        beside.do("BEGIN")
+        beside.do(
+            f"DECLARE wide CURSOR FOR SELECT repeat('x', {width}) AS text FROM generate_series(1, {rows})"
+        )
+        sizes = [table.num_rows for table in beside.rows("wide")]
+        beside.do("ROLLBACK")
+    assert sum(sizes) == rows
+    assert sizes[0] == 1024
+    assert max(sizes[1:]) <= most
+    assert width > 1 or most in sizes
 
 
 def test_what_is_due(database: Database, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

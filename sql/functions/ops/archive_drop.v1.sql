@@ -12,11 +12,12 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE invalid_transaction_state USING MESSAGE = 'partitions are dropped in READ COMMITTED only';
     END IF;
-    SELECT a.* INTO STRICT v_archive
+    SELECT a.* INTO v_archive
     FROM ops.partition_archives AS a
     WHERE a.archive_id = p_archive_id AND a.status = 'detached' AND a.verified_at IS NOT NULL
-    FOR UPDATE;
-    IF NOT EXISTS (
+    FOR UPDATE SKIP LOCKED;
+    -- Another run is at it, or has done it.
+    IF NOT FOUND OR NOT EXISTS (
         SELECT
         FROM ops.partition_policies AS p
         WHERE p.parent_table = v_archive.parent_table AND v_archive.ends_at < now() - p.retention

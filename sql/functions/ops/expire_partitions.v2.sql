@@ -19,6 +19,9 @@ BEGIN
         EXCEPTION
             WHEN lock_not_available THEN
                 RAISE WARNING 'partition % is in use, it goes at the next run', v_old.partition;
+            -- A view that somebody made on it, say: it keeps no other from leaving.
+            WHEN OTHERS THEN
+                RAISE WARNING 'partition % was not dropped: %', v_old.partition, sqlerrm;
         END;
     END LOOP;
     FOR v_old IN SELECT e.* FROM ops.expiring_partitions() AS e LOOP

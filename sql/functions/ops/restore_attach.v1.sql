@@ -60,7 +60,8 @@ BEGIN
     END IF;
     UPDATE ops.partition_archives
     SET status = 'restored', restored_at = clock_timestamp(), keep_until = clock_timestamp() + p_keep,
-        marks = ops.archive_marks(v_table), restoring_at = NULL, restore_checked_at = NULL,
+        -- One that was only detached has been compared with nothing now.
+        marks = CASE WHEN v_renamed THEN ops.archive_marks(v_table) END, restoring_at = NULL, restore_checked_at = NULL,
         leaving_at = NULL, detached_at = NULL, dropped_at = NULL, differs_at = NULL
     WHERE archive_id = p_archive_id;
     PERFORM ops.refresh_value_window();

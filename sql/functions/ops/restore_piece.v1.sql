@@ -30,6 +30,8 @@ BEGIN
     );
     GET DIAGNOSTICS v_rows = ROW_COUNT;
     TRUNCATE pg_temp.archive_scratch;
+    -- Whatever was compared before was another table.
+    UPDATE ops.partition_archives SET restore_checked_at = NULL WHERE archive_id = p_archive_id;
     RETURN v_rows;
 END;
 $$;
