@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -10,7 +11,9 @@ from typing import Any, Final
 from psycopg import errors, sql
 
 from jobs import db
+from jobs.archive.store import File, Store
 from jobs.compact import LOCK_WAIT, PATIENCE, GaveWayError, retrying
+from jobs.errors import JobsError
 
 log = logging.getLogger(__name__)
 
@@ -20,18 +23,30 @@ CONCURRENT_WAIT: Final = timedelta(minutes=1)
 
 def leave(
     connection: db.Connection,
+    store: Store,
     table: str | None = None,
     partition: str | None = None,
     patience: timedelta = PATIENCE,
 ) -> int:
-    """Detach what is to leave, of one table or all, oldest first; returns how many partitions."""
+    """Detach what is to leave, of one table or all, oldest first; returns how many partitions.
+
+    Raises JobsError, after all others were done, for those whose files are no longer there.
+    """
     rows = connection.execute(
-        "SELECT archive_id, parent_table, partition FROM ops.archive_leaving(%(partition)s)"
-        " WHERE parent_table = coalesce(%(table)s, parent_table)",
+        "SELECT l.archive_id, l.parent_table, l.partition, a.bucket, a.files"
+        " FROM ops.archive_leaving(%(partition)s) AS l INNER JOIN ops.partition_archives AS a USING (archive_id)"
+        " WHERE l.parent_table = coalesce(%(table)s, l.parent_table) ORDER BY a.starts_at",
         {"table": table, "partition": partition},
     ).fetchall()
-    detached = 0
-    for archive_id, parent, name in rows:
+    detached, lost = 0, []
+    for archive_id, parent, name, bucket, files in rows:
+        # They were read back when they were written, which may be a year ago.
+        there = Store(replace(store.settings, bucket=bucket))
+        if gone := there.missing([File(**one) for one in files]):
+            lost.append(
+                f"{name}: s3://{bucket}/{gone[0]} is gone or cut short: it stays attached, bring the file back"
+            )
+            continue
         if not _one(connection, "SELECT ops.archive_leave(%s)", archive_id):
             log.info("%s: it is being compacted, or stays longer: left to the next run", name)
             continue
@@ -45,6 +60,8 @@ def leave(
             continue
         log.info("%s: detached; expire-partitions compares it once more and drops it", name)
         detached += 1
+    if lost:
+        raise JobsError("; ".join(lost))
     return detached
 
 

@@ -83,9 +83,11 @@ class Export:
             with temporary() as folder:
                 self.export(folder)
                 read = self.read_back(folder)
+            self.still_ours()
             self.publish()
             return self.record(read)
         except DamagedError as error:
+            self.still_ours()
             self.clear()
             self._one("SELECT ops.archive_failed(%s, %s)", self._number, str(error))
             raise
@@ -119,6 +121,17 @@ class Export:
         except (psycopg.errors.ObjectNotInPrerequisiteState, psycopg.errors.UndefinedTable):
             return False
         return self.archive_id is not None
+
+    def still_ours(self) -> None:
+        """Raise psycopg.Error if the session that has the lock is gone: then another run may be at this archive.
+
+        It has nothing to do for hours while rows are read back, and files that the other one has verified meanwhile
+        have the same names.
+        """
+        self._one(
+            "SELECT 1 FROM ops.partition_archives WHERE archive_id = %s AND status = 'exporting'",
+            self._number,
+        )
 
     def close(self) -> None:
         """Let go of the lock."""

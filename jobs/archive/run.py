@@ -102,13 +102,26 @@ def archive(
             ):
                 raise
             failures.append(f"{candidate.partition}: {db.one_line(error)}")
-    if found.leave:
-        detach.leave(connection, table, partition)
-    elif stay := leaving(connection, table, partition):
-        log.info("%s: past their retention and archived, %s", ", ".join(stay), STAY)
+    failures += leave(connection, store, table, partition)
     if failures:
         raise JobsError("; ".join(failures))
     return rows
+
+
+def leave(
+    connection: db.Connection, store: Store, table: str | None = None, partition: str | None = None
+) -> list[str]:
+    """Detach what may leave, if the settings say so; returns what kept a partition from it."""
+    if store.settings.leave:
+        try:
+            detach.leave(connection, store, table, partition)
+        except StoreError:
+            raise
+        except JobsError as error:
+            return [str(error)]
+    elif stay := leaving(connection, table, partition):
+        log.info("%s: past their retention and archived, %s", ", ".join(stay), STAY)
+    return []
 
 
 def one(connection: db.Connection, store: Store, candidate: Candidate) -> int:

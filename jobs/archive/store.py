@@ -152,6 +152,22 @@ class Store:
             raise
         return True
 
+    def missing(self, files: list[File]) -> list[str]:
+        """Which of these are not there, or not as long as they were written. Raises StoreError."""
+        gone = []
+        with self._translated("look into"):
+            for file in files:
+                try:
+                    head = self._client.head_object(Bucket=self.settings.bucket, Key=file.key)
+                except ClientError as error:
+                    if error.response.get("Error", {}).get("Code") not in ("404", "NoSuchKey", "NotFound"):
+                        raise
+                    gone.append(file.key)
+                    continue
+                if head["ContentLength"] != file.bytes:
+                    gone.append(file.key)
+        return gone
+
     def clear(self, *prefixes: str) -> int:
         """Delete what begins with these, uploads that were cut short too; returns how many. Raises StoreError."""
         bucket, deleted = self.settings.bucket, 0

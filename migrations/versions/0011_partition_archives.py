@@ -2,8 +2,7 @@
 
 Locks: a new table; a column of ops.partition_policies, for a moment.
 Undo: drops the record of archives, and partitions with archive_first are kept for ever again. Files stay where they
-are. A partition that is detached stays a table of its own that nothing lists: run the downgrade when none is
-(ops.partition_archives, status detached).
+are. It refuses while partitions are detached or in the archive only.
 
 Revision: 0011   follows: 0010
 """
@@ -125,6 +124,18 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     with as_owner(op):
+        run(
+            op,
+            """
+            DO $$ BEGIN
+                IF EXISTS (SELECT FROM ops.partition_archives WHERE status IN ('detached', 'dropped')) THEN
+                    RAISE object_not_in_prerequisite_state USING
+                        MESSAGE = 'partitions are in the archive only, and this would forget which: restore them first',
+                        HINT = 'python -m jobs restore-partition --list';
+                END IF;
+            END $$;
+            """,
+        )
         for name in CHANGED:
             load_function(op, name, 1)
         drop_function(op, *reversed(FUNCTIONS))

@@ -251,6 +251,50 @@ def test_nothing_leaves_unless_it_is_said(
     assert jobs("run", "archive-partitions") == 1
 
 
+def test_a_partition_whose_files_are_gone_does_not_leave(
+    database: Database,
+    bucket: Bucket,
+    jobs: Jobs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old_partition(database)
+    with monkeypatch.context() as patch:
+        patch.setenv("PARTITIONS_LEAVE", "false")
+        assert jobs("run", "archive-partitions") == 0
+    (key,) = bucket.keys()
+    bucket.client.delete_object(Bucket=bucket.environment["ARCHIVE_BUCKET"], Key=key)
+    capsys.readouterr()
+    assert jobs("run", "archive-partitions") == 1
+    assert f"{key} is gone or cut short: it stays attached" in capsys.readouterr().out
+    assert expire(database) == 0
+    assert len(rows_of(database, VALUES)) == 30
+
+
+def test_a_run_that_lost_its_session_clears_nothing_away(
+    database: Database, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it reads back its lock goes with its session, and another run does all of it."""
+    old_partition(database)
+    read_back = Export.read_back
+
+    def overtaken(self: Export, folder: Path) -> Any:
+        monkeypatch.setattr(Export, "read_back", read_back)
+        read = read_back(self, folder)
+        database.one("SELECT pg_terminate_backend(%s)", self._connection.info.backend_pid)
+        until(lambda: database.one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0)
+        with worker(database) as other:
+            assert run.archive(other) == 30
+        return read
+
+    monkeypatch.setattr(Export, "read_back", overtaken)
+    monkeypatch.setenv("PARTITIONS_LEAVE", "false")
+    with worker(database) as first, pytest.raises((psycopg.OperationalError, JobsError)):
+        run.archive(first)
+    files = database.one("SELECT files FROM ops.partition_archives WHERE status = 'verified'")
+    assert [one["key"] for one in files] == bucket.keys()
+
+
 def test_wide_rows_come_in_small_groups(tmp_path: Path) -> None:
     """What is in memory at a time is bounded by its size, not by its rows."""
     table = pa.table({"text": ["x" * 1_000_000] * 20})
@@ -811,7 +855,9 @@ def test_a_partition_that_is_in_use_is_left_attached_and_goes_later(
     leave = detach.leave
     patience = timedelta(milliseconds=100)
     monkeypatch.setattr(
-        detach, "leave", lambda connection, table, partition: leave(connection, table, partition, patience)
+        detach,
+        "leave",
+        lambda connection, store, table, partition: leave(connection, store, table, partition, patience),
     )
     with database.session() as reader:
         reader.execute("BEGIN")
