@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from hypothesis.stateful import (
@@ -640,10 +640,8 @@ class Platform(RuleBasedStateMachine):
         self._check_hot(tidy=True)
 
 
-def run_machine(database: Database, examples: int, *, search: bool = False, begin: int | None = None) -> None:
-    """The same examples in every run, which ones `begin` says; or others in each (`search`), and what fails is made as
-    short as can be.
-    """
+def run_machine(database: Database, examples: int, *, search: bool = False) -> None:
+    """The same examples in every run; or others in each (`search`), and what fails is made as short as can be."""
     with ExitStack() as stack:
         connections = [
             stack.enter_context(database.session()) for _ in range(1 + len(PRODUCERS) + len(FLUSHERS))
@@ -655,8 +653,6 @@ def run_machine(database: Database, examples: int, *, search: bool = False, begi
             def __init__(self) -> None:
                 super().__init__(database, connections)
 
-        if begin is not None:
-            seed(begin)(Bound)
         run_state_machine_as_test(
             Bound,
             settings=settings(
@@ -724,4 +720,4 @@ def test_the_model_finds_what_is_wrong(database: Database, fault: str) -> None:
     with database.session() as connection:
         connection.execute(fault.encode())
     with pytest.raises((AssertionError, Flaky)):
-        run_machine(database, 200, begin=3)
+        run_machine(database, 200)
