@@ -53,8 +53,8 @@ class Candidate:
     def text(self) -> str:
         """For people, with the disk that it takes: the copy, and the temporary files of the sort."""
         return (
-            f"{self.partition}: {self.why}; about {self.estimated_rows:,} rows, {_size(self.bytes)};"
-            f" needs up to {_size(2 * self.bytes)} of free disk for a while"
+            f"{self.partition}: {self.why}; about {self.estimated_rows:,} rows, {size(self.bytes)};"
+            f" needs up to {size(2 * self.bytes)} of free disk for a while"
         )
 
 
@@ -197,10 +197,7 @@ class Compaction:
 
     def close(self) -> None:
         """Let go of the lock."""
-        self._connection.execute(
-            "SELECT pg_advisory_unlock(classid::integer, objid::integer) FROM pg_locks"
-            " WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid = 6644087 AND objsubid = 2"
-        )
+        unlock(self._connection)
 
     def copy(self) -> None:
         """Copy what is there, unless an earlier run has, and from then on whatever comes late as well."""
@@ -274,7 +271,7 @@ class Compaction:
             " WHERE compaction_id = %s",
             self._number,
         )
-        log.info("%s: done, %s became %s", self._candidate.partition, _size(before), _size(after))
+        log.info("%s: done, %s became %s", self._candidate.partition, size(before), size(after))
         return rows
 
     def _one(self, query: str, *params: object) -> Any:
@@ -331,14 +328,22 @@ def progress(candidate: Candidate, written: int, seconds: float, writing: float)
     )
 
 
+def unlock(connection: db.Connection) -> None:
+    """Let go of the partitions that this session has locked, for a compaction or an archive."""
+    connection.execute(
+        "SELECT pg_advisory_unlock(classid::integer, objid::integer) FROM pg_locks"
+        " WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid = 6644087 AND objsubid = 2"
+    )
+
+
 def _milliseconds(wait: timedelta) -> int:
     return round(wait.total_seconds() * 1000)
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
     """Bytes for people.
 
-    >>> _size(512), _size(3_400_000_000)
+    >>> size(512), size(3_400_000_000)
     ('512 B', '3.4 GB')
     """
     for unit in ("B", "kB", "MB", "GB"):

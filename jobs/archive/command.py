@@ -145,7 +145,7 @@ def restore_partition(args: argparse.Namespace) -> int:
 
 
 def _list(found: list[Archive], *, as_json: bool) -> int:
-    from jobs.archive.export import size
+    from jobs.compact import size
 
     if as_json:
         print(orjson.dumps([vars(one) for one in found]).decode())

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from jobs.archive import arrow, checks, parquet
 from jobs.archive.checks import Checks
 from jobs.archive.folder import temporary
 from jobs.archive.store import DamagedError, File, Store, digest
+from jobs.compact import size, unlock
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +136,7 @@ class Export:
 
     def close(self) -> None:
         """Let go of the lock."""
-        self._connection.execute(
-            "SELECT pg_advisory_unlock(classid::integer, objid::integer) FROM pg_locks"
-            " WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid = 6644087 AND objsubid = 2"
-        )
+        unlock(self._connection)
 
     def clear(self) -> None:
         """Take away what an interrupted run has uploaded."""
@@ -270,10 +268,6 @@ class Export:
         return row[0]
 
 
-def _footer(about: dict[str, Any], measured: Future[Checks]) -> dict[str, Any]:
-    return about | {"checksums": measured.result()}
-
-
 def downloaded(store: Store, files: Sequence[File], folder: Path) -> Iterator[pa.Table]:
     """The rows of an archive, a row group at a time and a file at a time. Raises DamagedError, StoreError."""
     path = folder / "read.parquet"
@@ -313,16 +307,3 @@ class Says:
             self._candidate.partition, f"{self._rows:,}", self._what, 100 * share,
             self._candidate.bytes * share / seconds / 1e6,
         )  # fmt: skip
-
-
-def size(count: float) -> str:
-    """Bytes for people.
-
-    >>> size(512), size(3_400_000_000)
-    ('512 B', '3.4 GB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
