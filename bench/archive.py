@@ -28,7 +28,7 @@ import json, os, re, sys, time
 from pathlib import Path
 from datetime import timedelta
 from jobs import db
-from jobs.archive import restore, run
+from jobs.archive import publish, restore, run
 from jobs.archive.export import Export
 from jobs.archive.settings import required
 from jobs.archive.folder import temporary
@@ -50,8 +50,8 @@ if sys.argv[1] == "archive":
     assert export.open()
     with temporary() as folder:
         timed("export", lambda: export.export(folder))
-        read = timed("read back", lambda: export.read_back(folder))
-    timed("publish", lambda: (export.publish(), export.record(read)))
+        timed("read back", lambda: export.read_back(folder))
+    timed("publish", lambda: (export.record(), publish.publish(connection, export.store, export.archive_id)))
     export.close()
 else:
     chosen = restore.choose(connection, sys.argv[2])

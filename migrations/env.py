@@ -86,7 +86,8 @@ def is_partition(connection: Connection) -> set[tuple[str, str]]:
         found = connection.execute(
             sa.text(
                 "SELECT n.nspname, c.relname FROM ops.partition_archives a"
-                " JOIN pg_class c ON c.oid = to_regclass(a.partition) JOIN pg_namespace n ON n.oid = c.relnamespace"
+                " JOIN pg_class c ON c.oid = to_regclass(a.partition) AND c.oid = a.table_oid"
+                " JOIN pg_namespace n ON n.oid = c.relnamespace"
                 " WHERE a.status = 'detached'"
             )
         ).all()

@@ -41,6 +41,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], ru
     what = one.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="say what it would do, and do nothing")
     what.add_argument(
+        "--adopt",
+        action="store_true",
+        help="take over the folder, after this database was restored or moved; files unknown to it are set aside",
+    )
+    what.add_argument(
         "--ddl",
         choices=("glue", "spectrum"),
         help="print the table as Glue (boto3's create_table) or Redshift knows it",
@@ -83,7 +88,9 @@ def archive_partitions(args: argparse.Namespace, runner: Runner) -> int:
     chosen: dict[str, Any] = {"table": args.table, "partition": partition}
     job = find(run.NAME)
     assert job is not None
-    job = replace(job, action=partial(run.archive, **chosen), plan=partial(run.plan, **chosen))
+    job = replace(
+        job, action=partial(run.archive, **chosen, adopt=args.adopt), plan=partial(run.plan, **chosen)
+    )
     if not args.dry_run:
         required()
     return runner(job, args.dry_run, args.json)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -11,8 +10,9 @@ from typing import Any, Final
 from psycopg import errors, sql
 
 from jobs import db
-from jobs.archive.store import File, Store
-from jobs.compact import LOCK_WAIT, PATIENCE, GaveWayError, retrying
+from jobs.archive import publish
+from jobs.archive.store import Store
+from jobs.compact import LOCK_WAIT, PATIENCE, GaveWayError, retrying, unlock
 from jobs.errors import JobsError
 
 log = logging.getLogger(__name__)
@@ -33,36 +33,44 @@ def leave(
     Raises JobsError, after all others were done, for those whose files are no longer there.
     """
     rows = connection.execute(
-        "SELECT l.archive_id, l.parent_table, l.partition, a.bucket, a.files"
-        " FROM ops.archive_leaving(%(partition)s) AS l INNER JOIN ops.partition_archives AS a USING (archive_id)"
-        " WHERE l.parent_table = coalesce(%(table)s, l.parent_table) ORDER BY a.starts_at",
+        "SELECT l.archive_id, l.parent_table, l.partition,"
+        " EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(l.partition) AND inhdetachpending)"
+        " FROM ops.archive_leaving(%(partition)s) AS l"
+        " WHERE l.parent_table = coalesce(%(table)s, l.parent_table) ORDER BY l.ends_at",
         {"table": table, "partition": partition},
     ).fetchall()
     detached, lost = 0, []
-    for archive_id, parent, name, bucket, files in rows:
-        # They were read back when they were written, which may be a year ago.
-        there = Store(replace(store.settings, bucket=bucket))
-        if gone := there.missing([File(**one) for one in files]):
-            lost.append(
-                f"{name}: s3://{bucket}/{gone[0]} is gone or cut short: it stays attached, bring the file back"
-            )
+    for archive_id, parent, name, pending in rows:
+        # They were read back when they were written, which may be a year ago. What is half detached goes on.
+        (record,) = publish.records(connection, "archive_id = %s", archive_id)
+        if not pending and (text := publish.lost(connection, store, record)):
+            lost.append(f"{text}: it stays attached, and is archived again")
             continue
-        if not _one(connection, "SELECT ops.archive_leave(%s)", archive_id):
-            log.info("%s: it is being compacted, or stays longer: left to the next run", name)
-            continue
-        concurrently(connection, parent, name)
         try:
-            # Detaches it, unless that is done; finishes what was cut short; and notes it.
-            step = partial(_one, connection, "SELECT ops.archive_detach(%s, %s)", archive_id, LOCK_WAIT)
-            retrying(step, patience)
-        except GaveWayError as reason:
-            log.info("%s: left to the next run: %s", name, reason)
-            continue
-        log.info("%s: detached; expire-partitions compares it once more and drops it", name)
-        detached += 1
+            detached += _leave(connection, archive_id, parent, name, patience)
+        finally:
+            if not connection.closed:
+                unlock(connection)
     if lost:
         raise JobsError("; ".join(lost))
     return detached
+
+
+def _leave(connection: db.Connection, archive_id: int, parent: str, name: str, patience: timedelta) -> bool:
+    """Detach one, locked against compactions from the announcement to the end; whether that was done."""
+    if not _one(connection, "SELECT ops.archive_leave(%s)", archive_id):
+        log.info("%s: it is being compacted, or stays longer: left to the next run", name)
+        return False
+    concurrently(connection, parent, name)
+    try:
+        # Detaches it, unless that is done; finishes what was cut short; and notes it.
+        step = partial(_one, connection, "SELECT ops.archive_detach(%s, %s)", archive_id, LOCK_WAIT)
+        retrying(step, patience)
+    except GaveWayError as reason:
+        log.info("%s: left to the next run: %s", name, reason)
+        return False
+    log.info("%s: detached; expire-partitions compares it once more and drops it", name)
+    return True
 
 
 def concurrently(connection: db.Connection, parent: str, name: str) -> bool:

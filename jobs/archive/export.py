@@ -1,20 +1,19 @@
-"""One partition into the archive: exported from one snapshot, read back from the bucket, compared, recorded.
+"""One partition into the archive: exported from one snapshot, read back from the bucket, compared, recorded, published.
 
-A run that is ended at any moment leaves the partition as it was, and a record with the status `exporting`, whose
-objects the next run clears away before it begins again. What it uploaded lies where no table is read until it has
-been read back; only then it is copied to the folder of its table.
+A run that is ended at any moment leaves the partition as it was. What it uploaded lies where no table is read, under a
+name that no other archive has, until it was read back and is recorded; what was not, the next run deletes, and begins
+again; what was, it copies to the folder of the table, if that is not done.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +22,7 @@ import pyarrow as pa
 from psycopg.types.json import Jsonb
 
 from jobs import db
-from jobs.archive import arrow, checks, parquet
-from jobs.archive.checks import Checks
+from jobs.archive import arrow, parquet, publish
 from jobs.archive.folder import temporary
 from jobs.archive.store import DamagedError, File, Store, digest
 from jobs.compact import size, unlock
@@ -33,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SAY_EVERY: Final = 5.0
 """Seconds."""
+AHEAD: Final = 2
+"""Files that wait for their upload, at most, while the next one is written."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,12 @@ class Export:
         row_group: int = parquet.ROW_GROUP,
         part_bytes: int = parquet.PART_BYTES,
     ) -> None:
-        self._connection, self._store, self._candidate = connection, store, candidate
+        self._connection, self.store, self._candidate = connection, store, candidate
         self._row_group, self._part_bytes = row_group, part_bytes
         self.archive_id: int | None = None
+        self.attempt = ""
         self.files: list[File] = []
-        self.written: Checks | None = None
+        self._uploads: list[Future[File]] = []
 
     def run(self) -> int:
         """All steps; returns the rows, 0 if another session is at it.
@@ -80,17 +81,17 @@ class Export:
             log.info("%s: another run is at it, or has done it", self._candidate.partition)
             return 0
         try:
-            self.clear()
+            # What was interrupted is given up, and its objects with it.
+            publish.clear(self._connection, self.store)
             with temporary() as folder:
                 self.export(folder)
-                read = self.read_back(folder)
-            self.still_ours()
-            self.publish()
-            return self.record(read)
+                self.read_back(folder)
+            rows = self.record()
+            publish.publish(self._connection, self.store, self._number)
+            return rows
         except DamagedError as error:
-            self.still_ours()
-            self.clear()
             self._one("SELECT ops.archive_failed(%s, %s)", self._number, str(error))
+            publish.clear(self._connection, self.store)
             raise
         finally:
             if not self._connection.closed:
@@ -101,50 +102,38 @@ class Export:
         assert self.archive_id is not None
         return self.archive_id
 
-    @property
-    def _staging(self) -> str:
-        return f"{self._store.settings.prefix}/_unverified/{self._number}/"
-
-    @property
-    def _published(self) -> str:
-        """The beginning of the names of the files in the folder of their table."""
-        month = self._candidate.starts_at.astimezone(UTC)
-        name = self._candidate.partition.rsplit(".", 1)[-1].strip('"')
-        return (
-            f"{self._store.settings.folder(self._candidate.parent_table)}"
-            f"year={month:%Y}/month={month:%m}/{name}-{self._number}-"
-        )
-
     def open(self) -> bool:
-        """Lock the partition against other runs and compactions, and begin the record, or take up what is left."""
+        """Lock the partition against other runs and compactions, and begin the record."""
         try:
             self.archive_id = self._one("SELECT ops.archive_open(%s)", self._candidate.partition)
         except (psycopg.errors.ObjectNotInPrerequisiteState, psycopg.errors.UndefinedTable):
             return False
-        return self.archive_id is not None
-
-    def still_ours(self) -> None:
-        """Raise psycopg.Error if the session that has the lock is gone: then another run may be at this archive.
-
-        It has nothing to do for hours while rows are read back, and files that the other one has verified meanwhile
-        have the same names.
-        """
-        self._one(
-            "SELECT 1 FROM ops.partition_archives WHERE archive_id = %s AND status = 'exporting'",
-            self._number,
+        if self.archive_id is None:
+            return False
+        self.attempt = self._one(
+            "SELECT attempt::text FROM ops.partition_archives WHERE archive_id = %s", self.archive_id
         )
+        return True
 
     def close(self) -> None:
         """Let go of the lock."""
         unlock(self._connection)
 
-    def clear(self) -> None:
-        """Take away what an interrupted run has uploaded."""
-        self._store.clear(self._staging, self._published)
-
     def export(self, folder: Path) -> None:
-        """Write what one snapshot shows to files, upload each that is complete, and sum it up in the server."""
+        """Write what one snapshot shows to files, upload each that is complete, and sum it up in the server.
+
+        The snapshot is let go when the last row is written, whatever uploads are still to be done.
+        """
         about = self._about()
+        with ThreadPoolExecutor(1) as uploader:
+            try:
+                self._write_all(folder, about, uploader)
+                self.files = [upload.result() for upload in self._uploads]
+            except BaseException:
+                uploader.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _write_all(self, folder: Path, about: dict[str, Any], uploader: ThreadPoolExecutor) -> None:
         with arrow.beside(self._connection) as beside, ThreadPoolExecutor(1) as pool:
             with self._snapshot() as snapshot:
                 beside.do("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -161,8 +150,9 @@ class Export:
                         beside.rows(cursor),
                         lambda: about | {"checksums": measured.result()},
                         about["sorted_by"],
+                        uploader,
                     )
-                    self.written = measured.result()
+                    measured.result()
                 except BaseException:
                     if not measured.done():
                         self._connection.cancel()
@@ -187,6 +177,7 @@ class Export:
         tables: Iterator[pa.Table],
         about: Callable[[], dict[str, Any]],
         sorted_by: list[str],
+        uploader: ThreadPoolExecutor,
     ) -> None:
         writer = parquet.Writer(
             folder, about, sorted_by, row_group=self._row_group, part_bytes=self._part_bytes
@@ -197,9 +188,9 @@ class Export:
             for table in tables:
                 if not table.num_rows:
                     break
-                self._upload(writer.write(table))
+                self._upload(writer.write(table), uploader)
                 says.at(table.num_rows)
-            self._upload(writer.end())
+            self._upload(writer.end(), uploader)
         finally:
             writer.close()
 
@@ -214,48 +205,45 @@ class Export:
         )
         return about
 
-    def _upload(self, part: parquet.Part | None) -> None:
+    def _upload(self, part: parquet.Part | None, uploader: ThreadPoolExecutor) -> None:
         if part is None:
             return
-        key = f"{self._staging}{len(self.files) + 1}.parquet"
-        self._store.upload(part.path, key)
-        self.files.append(File(key, part.path.stat().st_size, part.rows, digest(part.path)))
-        part.path.unlink()
+        number = len(self._uploads) + 1
+        self._uploads.append(uploader.submit(self._put, part, number))
+        # One that failed ends the export; one that is slow bounds what is on the disk.
+        if number > AHEAD:
+            self._uploads[-1 - AHEAD].result()
 
-    def read_back(self, folder: Path) -> Checks:
+    def _put(self, part: parquet.Part, number: int) -> File:
+        key = f"{self.store.settings.staging(self.attempt)}{number}.parquet"
+        self.store.upload(part.path, key)
+        file = File(key, part.path.stat().st_size, part.rows, digest(part.path))
+        part.path.unlink()
+        return file
+
+    def read_back(self, folder: Path) -> None:
         """Load what is in the bucket, a row group at a time, and sum it up in the server. Raises DamagedError."""
-        assert self.written is not None
-        read = checks.none(list(self.written["columns"]))
         says = Says(self._candidate, "read back")
         with arrow.beside(self._connection) as beside:
             scratch = beside.one(f"SELECT ops.archive_scratch({self._number})")
-            for group in downloaded(self._store, self.files, folder):
+            for group in downloaded(self.store, self.files, folder):
                 beside.load(scratch, group)
-                piece = beside.one(f"SELECT ops.archive_piece({self._number})::text")
-                read = checks.add(read, json.loads(piece))
+                beside.one(f"SELECT ops.archive_piece({self._number})")
                 says.at(group.num_rows)
-        if differs := checks.difference(self.written, read):
-            raise DamagedError(
-                f"{self._candidate.partition}: {differs}: not verified, the partition stays, nothing is lost"
-            )
-        return read
 
-    def publish(self) -> None:
-        """Copy the files to the folder of their table, under names that tell the archive."""
-        self.files = [
-            self._store.move(file, f"{self._published}{number}.parquet")
-            for number, file in enumerate(self.files, 1)
-        ]
+    def record(self) -> int:
+        """Make this the archive of its partition; returns its rows.
 
-    def record(self, read: Checks) -> int:
-        """Make this the archive of its partition."""
+        Raises DamagedError if the server, which has summed up both, finds that other rows were read back.
+        """
         files = Jsonb([vars(file) for file in self.files])
-        self._one(
-            "SELECT ops.archive_verified(%s, %s, %s, %s)",
-            self._number, self._store.settings.bucket, files, Jsonb(read),
-        )  # fmt: skip
+        try:
+            rows: int = self._one(
+                "SELECT ops.archive_verified(%s, %s, %s)", self._number, self.store.settings.bucket, files
+            )
+        except psycopg.errors.DataCorrupted as error:
+            raise DamagedError(db.one_line(error)) from None
         written = sum(file.bytes for file in self.files)
-        rows: int = read["rows"]
         log.info(
             "%s: %s rows verified, %s became %s of Parquet",
             self._candidate.partition, f"{rows:,}", size(self._candidate.bytes), size(written),

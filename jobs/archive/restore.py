@@ -82,6 +82,7 @@ def restore(connection: db.Connection, settings: Settings, archive: Archive, kee
     try:
         if how == "load":
             store.thaw(files)
+            connection.execute("SELECT ops.restore_make(%s)", [archive.archive_id])
             _load(connection, store, archive, files)
         step = partial(
             _one, connection, "SELECT ops.restore_attach(%s, %s, %s)", archive.archive_id, keep, LOCK_WAIT

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from os import environ
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 import pyarrow as pa
 from psycopg import errors
-from psycopg.types.json import Jsonb
 
 from jobs import db
-from jobs.archive import detach, folder
+from jobs.archive import detach, folder, publish
 from jobs.archive.export import Candidate, Export
 from jobs.archive.settings import NO_BUCKET, settings
-from jobs.archive.store import DamagedError, File, Store, StoreError
+from jobs.archive.store import Store, StoreError
 from jobs.errors import ConnectionLostError, JobsError
 
 log = logging.getLogger(__name__)
@@ -63,26 +61,28 @@ def archive(
     table: str | None = None,
     partition: str | None = None,
     environment: Mapping[str, str] = environ,
+    *,
+    adopt: bool = False,
 ) -> int:
     """Archive what is due, and detach what may leave; returns the rows that were archived.
 
-    Without a bucket it says so and does nothing. Raises JobsError, after all others were done, if a partition could
-    not be archived; at once if the bucket cannot be used.
+    Without a bucket it says so and does nothing. `adopt` takes the folder over from another database. Raises JobsError,
+    after all others were done, if a partition could not be archived; at once if the bucket cannot be used.
     """
     found = settings(environment)
     if found is None:
         log.info(NO_BUCKET)
         return 0
     store = Store(found)
+    publish.claim(connection, store, adopt=adopt)
     clear_away(connection, store)
-    set_aside(connection, store)
     due = candidates(connection, table, partition)
     rows, failures = 0, []
     for number, candidate in enumerate(due, 1):
         log.info("%d of %d: %s", number, len(due), candidate.text())
         try:
             rows += one(connection, store, candidate)
-            set_aside(connection, store)
+            publish.set_aside(connection, store)
         except (StoreError, ConnectionLostError):
             raise
         except OSError as error:
@@ -136,41 +136,17 @@ def one(connection: db.Connection, store: Store, candidate: Candidate) -> int:
 
 
 def clear_away(connection: db.Connection, store: Store) -> None:
-    """Take back what is left of runs that were killed, of exports whose partition is gone, of restores."""
+    """Finish, or take back, what is left of runs that were killed, of exports whose partition is gone, of restores."""
     folder.clear()
-    rows = connection.execute(
-        "SELECT parent_table, partition, starts_at, ends_at, table_bytes, 0, archive_id, '' FROM ops.partition_archives"
-        " WHERE status = 'exporting' AND to_regclass(partition) IS NULL"
-    ).fetchall()
-    for row in rows:
-        gone = Export(connection, store, Candidate(*row))
-        gone.archive_id = row[6]
-        gone.clear()
-        connection.execute("SELECT ops.archive_failed(%s, 'the partition is gone')", [row[6]])
+    for (archive_id,) in connection.execute(
+        "SELECT archive_id FROM ops.partition_archives WHERE status = 'exporting' AND to_regclass(partition) IS NULL"
+    ).fetchall():
+        connection.execute("SELECT ops.archive_failed(%s, 'the partition is gone')", [archive_id])
+    publish.publish(connection, store)
+    publish.clear(connection, store)
+    publish.set_aside(connection, store)
+    publish.look_after(connection, store)
     for (archive_id,) in connection.execute(
         "SELECT archive_id FROM ops.partition_archives WHERE restoring_at IS NOT NULL"
     ).fetchall():
         connection.execute("SELECT ops.restore_abandon(%s)", [archive_id])
-
-
-def set_aside(connection: db.Connection, store: Store) -> None:
-    """Move the files of archives that a newer one has superseded to where no table is read."""
-    rows: list[tuple[int, str, list[dict[str, Any]]]] = connection.execute(
-        "SELECT archive_id, bucket, files FROM ops.partition_archives"
-        " WHERE status = 'superseded' AND set_aside_at IS NULL AND files IS NOT NULL ORDER BY archive_id"
-    ).fetchall()
-    prefix = store.settings.prefix
-    for archive_id, bucket, files in rows:
-        there = store if bucket == store.settings.bucket else Store(replace(store.settings, bucket=bucket))
-        try:
-            moved = [
-                there.move(file, file.key.replace(f"{prefix}/table=", f"{prefix}/_superseded/table=", 1))
-                for file in (File(**one) for one in files)
-            ]
-        except (StoreError, DamagedError) as error:
-            # In Glacier, say, or another run is at it. It is in nobody's way but a reader's.
-            log.warning("the files of the superseded archive %d stay where they are: %s", archive_id, error)
-            continue
-        connection.execute(
-            "SELECT ops.archive_set_aside(%s, %s)", [archive_id, Jsonb([vars(file) for file in moved])]
-        )

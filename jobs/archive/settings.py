@@ -22,6 +22,15 @@ class Settings:
     leave: bool = False
     """Partitions past their retention are detached, and so dropped, once they are archived."""
 
+    @property
+    def mark(self) -> str:
+        """The key of what tells whose folder it is."""
+        return f"{self.prefix}/_mark"
+
+    def staging(self, attempt: str) -> str:
+        """The key prefix of files that are not verified."""
+        return f"{self.prefix}/_unverified/{attempt}/"
+
     def folder(self, table: str) -> str:
         """The key prefix of a table: all of its verified files, and nothing else."""
         return f"{self.prefix}/table={table}/"

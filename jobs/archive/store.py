@@ -1,16 +1,16 @@
 """The objects of the archive in S3.
 
-A file is uploaded to where no table is read (`_unverified/`), read back from there, and copied to its table's folder
-once it is verified: who reads the folder sees whole, verified files only. One that a newer archive has superseded
-moves to `_superseded/`. Nothing is deleted but what was copied, or never verified.
+A file is uploaded to where no table is read (`_unverified/`), read back from there, recorded, and only then copied to
+its table's folder: who reads the folder sees whole, verified files only, and each has its record. One that a newer
+archive has superseded moves to `_superseded/`. Nothing is deleted but what was copied, or never verified.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,7 @@ TRANSFER: Final = TransferConfig(
 RESTORE_DAYS: Final = 7
 """How long an object that was fetched from Glacier can be read."""
 COLD: Final = ("GLACIER", "DEEP_ARCHIVE")
+_GONE: Final = ("404", "NoSuchKey", "NotFound", "NoSuchVersion")
 
 
 class StoreError(JobsError):
@@ -50,6 +51,10 @@ class DamagedError(JobsError):
     """An object is not what was uploaded."""
 
 
+class GoneError(DamagedError):
+    """An object is not there."""
+
+
 @dataclass(frozen=True)
 class File:
     """A file of an archive as its record has it. `sha256` is in hexadecimal digits."""
@@ -59,6 +64,10 @@ class File:
     rows: int
     sha256: str
     version_id: str | None = None
+
+    def at(self) -> dict[str, Any]:
+        """The very version that was verified, as S3 is asked for it: another may have been written over it."""
+        return {"Key": self.key} | ({"VersionId": self.version_id} if self.version_id else {})
 
 
 def digest(path: Path) -> str:
@@ -96,7 +105,7 @@ class Store:
     def _encryption(self) -> dict[str, Any]:
         if self.settings.kms_key_id:
             return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.settings.kms_key_id}
-        return {"ServerSideEncryption": "AES256"}
+        return {}
 
     def upload(self, path: Path, key: str) -> None:
         """Put a file there. Raises StoreError."""
@@ -107,9 +116,15 @@ class Store:
             self._client.upload_file(str(path), self.settings.bucket, key, ExtraArgs=extra, Config=TRANSFER)
 
     def download(self, file: File, path: Path) -> None:
-        """Get a file. Raises DamagedError if it is not what the record says, StoreError."""
+        """Get a file. Raises GoneError, DamagedError if it is not what the record says, StoreError."""
         with self._translated(f"read {file.key} from"):
-            self._client.download_file(self.settings.bucket, file.key, str(path), Config=TRANSFER)
+            found = self._found(file)
+            if found is None:
+                raise GoneError(f"s3://{self.settings.bucket}/{file.key} is gone")
+            extra = {"VersionId": found.version_id} if found.version_id else {}
+            self._client.download_file(
+                self.settings.bucket, file.key, str(path), ExtraArgs=extra, Config=TRANSFER
+            )
         self._same(file, path.stat().st_size, digest(path))
 
     def _same(self, file: File, size: int, sha256: str) -> None:
@@ -122,15 +137,17 @@ class Store:
     def move(self, file: File, key: str) -> File:
         """Copy within the bucket, compare the copy, delete the original; done before, it is done again.
 
-        Raises DamagedError, StoreError.
+        Raises GoneError if neither is there, DamagedError, StoreError.
         """
         bucket = self.settings.bucket
         with self._translated(f"copy {file.key} in"):
-            if file.key != key and self.exists(file.key):
+            if file.key != key and (found := self._found(file)) is not None:
+                source: Any = {"Bucket": bucket} | found.at()
                 self._client.copy_object(
-                    Bucket=bucket, Key=key, CopySource={"Bucket": bucket, "Key": file.key},
-                    ChecksumAlgorithm="SHA256", **self._encryption,
-                )  # fmt: skip
+                    Bucket=bucket, Key=key, CopySource=source, ChecksumAlgorithm="SHA256", **self._encryption
+                )
+            if self._head(key) is None:
+                raise GoneError(f"s3://{bucket}/{file.key} is gone")
             answer = self._client.get_object(Bucket=bucket, Key=key)
             whole, size = hashlib.sha256(), 0
             for chunk in answer["Body"].iter_chunks(CHUNK):
@@ -142,44 +159,83 @@ class Store:
         version = answer.get("VersionId")
         return File(key, file.bytes, file.rows, file.sha256, None if version in (None, "null") else version)
 
+    def _head(self, key: str, version_id: str | None = None) -> dict[str, Any] | None:
+        """What S3 says of an object; None if there is none."""
+        chosen: Any = {"VersionId": version_id} if version_id else {}
+        try:
+            answer: Any = self._client.head_object(Bucket=self.settings.bucket, Key=key, **chosen)
+        except ClientError as error:
+            # An id that it has never given is a bad request to S3.
+            if error.response.get("Error", {}).get("Code") in (*_GONE, *(("400",) if version_id else ())):
+                return None
+            raise
+        found: dict[str, Any] = answer
+        return found
+
+    def _found(self, file: File) -> File | None:
+        """The file as it can be had: its version, else, in a bucket that was copied, the object of that name."""
+        if self._head(file.key, file.version_id) is not None:
+            return file
+        return replace(file, version_id=None) if file.version_id and self._head(file.key) else None
+
     def exists(self, key: str) -> bool:
         """Whether there is an object. Raises StoreError."""
-        try:
-            self._client.head_object(Bucket=self.settings.bucket, Key=key)
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NotFound"):
-                return False
-            raise
-        return True
+        with self._translated("look into"):
+            return self._head(key) is not None
 
-    def missing(self, files: list[File]) -> list[str]:
+    def missing(self, files: Sequence[File]) -> list[str]:
         """Which of these are not there, or not as long as they were written. Raises StoreError."""
         gone = []
         with self._translated("look into"):
             for file in files:
-                try:
-                    head = self._client.head_object(Bucket=self.settings.bucket, Key=file.key)
-                except ClientError as error:
-                    if error.response.get("Error", {}).get("Code") not in ("404", "NoSuchKey", "NotFound"):
-                        raise
-                    gone.append(file.key)
-                    continue
-                if head["ContentLength"] != file.bytes:
+                head = self._head(file.key, file.version_id) or self._head(file.key)
+                if head is None or head["ContentLength"] != file.bytes:
                     gone.append(file.key)
         return gone
+
+    def put_aside(self, key: str, aside: str) -> None:
+        """Move an object of which no record tells what it should be. Raises StoreError."""
+        bucket = self.settings.bucket
+        with self._translated(f"copy {key} in"):
+            self._client.copy_object(
+                Bucket=bucket, Key=aside, CopySource={"Bucket": bucket, "Key": key},
+                ChecksumAlgorithm="SHA256", **self._encryption,
+            )  # fmt: skip
+            self._client.delete_object(Bucket=bucket, Key=key)
+
+    def keys(self, prefix: str) -> list[str]:
+        """What begins with it. Raises StoreError."""
+        with self._translated("list"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.settings.bucket, Prefix=prefix
+            )
+            return [one["Key"] for page in pages for one in page.get("Contents", [])]
+
+    def mark(self) -> str | None:
+        """The mark that the last run has left in the folder (ops.archive_claim). Raises StoreError."""
+        with self._translated("read"):
+            if self._head(self.settings.mark) is None:
+                return None
+            answer = self._client.get_object(Bucket=self.settings.bucket, Key=self.settings.mark)
+            return answer["Body"].read().decode().strip()
+
+    def leave_mark(self, mark: str) -> None:
+        """Leave one. Raises StoreError."""
+        with self._translated("write"):
+            self._client.put_object(
+                Bucket=self.settings.bucket, Key=self.settings.mark, Body=mark.encode(), **self._encryption
+            )
 
     def clear(self, *prefixes: str) -> int:
         """Delete what begins with these, uploads that were cut short too; returns how many. Raises StoreError."""
         bucket, deleted = self.settings.bucket, 0
+        for key in (key for prefix in prefixes for key in self.keys(prefix)):
+            with self._translated(f"delete {key} from"):
+                self._client.delete_object(Bucket=bucket, Key=key)
+            deleted += 1
         with self._translated("clear"):
+            uploads = self._client.get_paginator("list_multipart_uploads")
             for prefix in prefixes:
-                for page in self._client.get_paginator("list_objects_v2").paginate(
-                    Bucket=bucket, Prefix=prefix
-                ):
-                    for one in page.get("Contents", []):
-                        self._client.delete_object(Bucket=bucket, Key=one["Key"])
-                        deleted += 1
-                uploads = self._client.get_paginator("list_multipart_uploads")
                 for parts in uploads.paginate(Bucket=bucket, Prefix=prefix):
                     for cut in parts.get("Uploads", []):
                         self._client.abort_multipart_upload(
@@ -187,21 +243,26 @@ class Store:
                         )
         return deleted
 
-    def thaw(self, files: list[File]) -> None:
-        """Ask for objects that are in Glacier. Raises NotYetError while any cannot be read, StoreError."""
+    def thaw(self, files: Sequence[File]) -> None:
+        """Ask for objects that are in Glacier. Raises NotYetError while any cannot be read, GoneError, StoreError."""
         waiting = 0
         with self._translated("look into"):
             for file in files:
-                head = self._client.head_object(Bucket=self.settings.bucket, Key=file.key)
-                if head.get("StorageClass") not in COLD or 'ongoing-request="false"' in head.get(
-                    "Restore", ""
-                ):
+                found = self._found(file)
+                head = found and self._head(found.key, found.version_id)
+                if not found or not head:
+                    raise GoneError(f"s3://{self.settings.bucket}/{file.key} is gone")
+                tiered = "ArchiveStatus" in head
+                restored = 'ongoing-request="false"' in head.get("Restore", "")
+                if not tiered and (head.get("StorageClass") not in COLD or restored):
                     continue
                 waiting += 1
                 if not head.get("Restore"):
+                    # Intelligent-Tiering takes an object back for good, not for days.
+                    days: Any = {} if tiered else {"Days": RESTORE_DAYS}
                     self._client.restore_object(
-                        Bucket=self.settings.bucket, Key=file.key,
-                        RestoreRequest={"Days": RESTORE_DAYS, "GlacierJobParameters": {"Tier": "Standard"}},
+                        Bucket=self.settings.bucket, **found.at(),
+                        RestoreRequest=days | {"GlacierJobParameters": {"Tier": "Standard"}},
                     )  # fmt: skip
         if waiting:
             raise NotYetError(

@@ -17,6 +17,10 @@ branch_labels = None
 depends_on = None
 
 FUNCTIONS = (
+    "ops.archive_table",
+    "ops.archive_replaced",
+    "ops.archive_sum",
+    "ops.archive_claim",
     "ops.archive_columns",
     "ops.archive_written",
     "ops.archive_read",
@@ -30,8 +34,12 @@ FUNCTIONS = (
     "ops.archive_scratch",
     "ops.archive_own_scratch",
     "ops.archive_piece",
+    "ops.archive_difference",
     "ops.archive_verified",
+    "ops.archive_published",
+    "ops.archive_damaged",
     "ops.archive_failed",
+    "ops.archive_cleared",
     "ops.archive_set_aside",
     "ops.archive_compare",
     "ops.archive_leaving",
@@ -41,12 +49,19 @@ FUNCTIONS = (
     "ops.restore_table",
     "ops.restore_columns",
     "ops.restore_open",
+    "ops.restore_make",
     "ops.restore_piece",
     "ops.restore_verify",
     "ops.restore_attach",
     "ops.restore_abandon",
 )
-CHANGED = ("ops.refresh_value_window", "ops.expire_partitions", "ops.compaction_verify")
+CHANGED = (
+    "ops.refresh_value_window",
+    "ops.expire_partitions",
+    "ops.compactable",
+    "ops.compaction_verify",
+    "ops.compaction_swap",
+)
 
 
 def upgrade() -> None:
@@ -68,11 +83,13 @@ def upgrade() -> None:
                 ends_at timestamptz NOT NULL,
                 begun_at timestamptz NOT NULL,
                 verified_at timestamptz,
+                published_at timestamptz,
                 compared_at timestamptz,
                 leaving_at timestamptz,
                 detached_at timestamptz,
                 differs_at timestamptz,
                 dropped_at timestamptz,
+                cleared_at timestamptz,
                 set_aside_at timestamptz,
                 restoring_at timestamptz,
                 restore_checked_at timestamptz,
@@ -82,6 +99,8 @@ def upgrade() -> None:
                 table_bytes bigint NOT NULL,
                 index_bytes bigint NOT NULL,
                 parquet_bytes bigint,
+                attempt uuid NOT NULL DEFAULT gen_random_uuid(),
+                table_oid oid NOT NULL,
                 status text NOT NULL,
                 parent_table text NOT NULL,
                 partition text NOT NULL,
@@ -89,6 +108,7 @@ def upgrade() -> None:
                 error text,
                 columns jsonb NOT NULL,
                 checksums jsonb,
+                read_back jsonb,
                 files jsonb,
                 marks bigint[],
                 CONSTRAINT partition_archives_pkey PRIMARY KEY (archive_id),
@@ -101,10 +121,15 @@ def upgrade() -> None:
             'exporting, verified (the partition is attached), detached, dropped (only the archive is left), restored (attached again), superseded by a newer one, failed';
             COMMENT ON COLUMN ops.partition_archives.columns IS 'The columns as ops.archive_columns says them: from this the partition is made again';
             COMMENT ON COLUMN ops.partition_archives.checksums IS 'Of the rows as they were exported: ops.archive_checks';
+            COMMENT ON COLUMN ops.partition_archives.read_back IS 'Of the rows as they were read back: the same';
             COMMENT ON COLUMN ops.partition_archives.files IS 'The objects, in order: key, bytes, rows, sha256, version_id';
+            COMMENT ON COLUMN ops.partition_archives.attempt IS 'In the names of its objects: that of no other archive, in whatever copy of the database';
+            COMMENT ON COLUMN ops.partition_archives.table_oid IS 'The table that was archived: there may be another one of its name';
+            COMMENT ON COLUMN ops.partition_archives.published_at IS 'When its files were copied to where the table is read';
+            COMMENT ON COLUMN ops.partition_archives.cleared_at IS 'When the objects of an archive that failed were deleted';
             COMMENT ON COLUMN ops.partition_archives.marks IS 'By which a partition that may have changed since is noticed: ops.archive_marks';
             COMMENT ON COLUMN ops.partition_archives.leaving_at IS 'Since when no more values are taken, because the partition is going to be detached';
-            COMMENT ON COLUMN ops.partition_archives.differs_at IS 'When a detached partition was found not to be as it was archived: it is archived again';
+            COMMENT ON COLUMN ops.partition_archives.differs_at IS 'When a detached partition, or the files of an archive, were found not to be as they were: it is archived again';
             COMMENT ON COLUMN ops.partition_archives.set_aside_at IS 'When the files of a superseded archive were moved to where no table is read';
             COMMENT ON COLUMN ops.partition_archives.restoring_at IS 'Since when it is being restored';
             COMMENT ON COLUMN ops.partition_archives.keep_until IS 'Until when a restored partition stays';
@@ -114,6 +139,19 @@ def upgrade() -> None:
             WHERE status = 'exporting';
             CREATE INDEX partition_archives_parent_table_starts_at_idx ON ops.partition_archives (parent_table, starts_at);
             GRANT SELECT ON ops.partition_archives TO eav_jobs;
+
+            CREATE TABLE ops.archive_stores (
+                system_identifier bigint NOT NULL,
+                claimed_at timestamptz NOT NULL,
+                mark uuid NOT NULL,
+                mark_before uuid NOT NULL,
+                database_oid oid NOT NULL,
+                bucket text NOT NULL,
+                prefix text NOT NULL,
+                CONSTRAINT archive_stores_pkey PRIMARY KEY (bucket, prefix)
+            );
+            COMMENT ON TABLE ops.archive_stores IS 'The folders that this database archives to, and the mark that it last left there: ops.archive_claim';
+            GRANT SELECT ON ops.archive_stores TO eav_jobs;
             """,
         )
         for name in FUNCTIONS:
@@ -142,6 +180,7 @@ def downgrade() -> None:
         run(
             op,
             """
+            DROP TABLE ops.archive_stores;
             DROP TABLE ops.partition_archives;
             ALTER TABLE ops.partition_policies DROP COLUMN archive_after;
             UPDATE ops.partition_policies SET archive_first = false WHERE parent_table = 'eav.entity_values_rejected';

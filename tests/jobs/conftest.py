@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from jobs.cli import main
 from local.cluster import Cluster, temporary_cluster
 from tests.conftest import Database, run_alembic
+from tests.jobs.buckets import Bucket, emulator, use
 
 # Within the partitions that there are, whenever the tests run.
 START = datetime.now(UTC) - timedelta(minutes=10)
@@ -50,3 +53,15 @@ def crashing() -> Iterator[tuple[Cluster, Database]]:
         database = Database(cluster.url())
         database.one("SELECT eav.tenant_add('one', 1, true)")
         yield cluster, database
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Bucket]:
+    with emulator() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(service: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return use(monkeypatch, service)

@@ -132,8 +132,10 @@ def test_two_runs_at_once(empty_database: Database) -> None:
     assert run_alembic(empty_database.url, "check").returncode == 0
 
 
-def test_another_database_of_the_cluster_may_be_migrated_meanwhile(empty_database: Database) -> None:
-    """Roles are shared: who alters one while another transaction does gets an error that passes."""
+def test_another_database_of_the_cluster_may_be_migrated_meanwhile(
+    database: Database, empty_database: Database
+) -> None:
+    """Roles are shared, and there since `database`: who alters one while another does gets an error that passes."""
     results: list[subprocess.CompletedProcess[str]] = []
     run = threading.Thread(target=lambda: results.append(run_alembic(empty_database.url, "upgrade", "head")))
     with empty_database.session() as other, empty_database.session() as watcher:

@@ -347,8 +347,8 @@ def archives(database: Database) -> dict[str, object]:
         "unarchived": old(),
         "exporting": made_archives.begun(database, old()),
         "failing": made_archives.begun(database, old()),
-        "measured": made_archives.begun(database, old()),
         "archived": made_archives.verified(database, old()),
+        "damaged": made_archives.verified(database, old()),
         "leaving": made_archives.verified(database, old()),
         "dropped": made_archives.dropped(database, old()),
         "restoring": made_archives.dropped(database, old()),
@@ -356,12 +356,12 @@ def archives(database: Database) -> dict[str, object]:
         "restored": made_archives.dropped(database, old(0)),
     }
     with made_archives.worker(database) as connection:
-        ((checks,),) = query(connection, "SELECT ops.archive_measure(%s)", found["measured"])
+        found["measured"], files = made_archives.read_back(connection, old())
         query(connection, "SELECT ops.archive_leave(%s)", found["leaving"])
         for name in ("restoring", "empty", "restored"):
-            query(connection, "SELECT ops.restore_open(%s)", found[name])
+            query(connection, "SELECT ops.restore_make(%s)", found[name])
         query(connection, "SELECT ops.restore_verify(%s)", found["restored"])
-    return found | {"checks": json.dumps(checks)}
+    return found | {"files": json.dumps(files.obj)}
 
 
 def attack_names(database: Database, role: str, only: str = "") -> list[str]:

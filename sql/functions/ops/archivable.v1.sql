@@ -27,6 +27,7 @@ AS $$
             CASE
                 WHEN o.archive_id IS NOT NULL THEN 'it was begun'
                 WHEN a.archive_id IS NULL THEN 'it is closed'
+                WHEN a.differs_at IS NOT NULL THEN 'its files are not as they were'
                 WHEN a.marks IS DISTINCT FROM ops.archive_marks(b.partition) THEN 'rows may have come since'
             END AS why
         FROM ops.partition_policies AS p
@@ -34,7 +35,7 @@ AS $$
         INNER JOIN pg_class AS r ON b.partition = r.oid
         LEFT JOIN ops.partition_archives AS o ON b.partition::text = o.partition AND o.status = 'exporting'
         LEFT JOIN ops.partition_archives AS a
-            ON b.partition::text = a.partition AND a.status IN ('verified', 'detached', 'restored')
+            ON b.partition::text = a.partition AND b.partition::oid = a.table_oid AND a.status IN ('verified', 'detached', 'restored')
         WHERE p.archive_first AND b.ends_at < now()
             AND (
                 b.partition::text = p_partition
@@ -51,7 +52,7 @@ AS $$
             coalesce(o.archive_id, a.archive_id),
             'it is detached and not as it was archived'
         FROM ops.partition_archives AS a
-        INNER JOIN pg_class AS r ON to_regclass(a.partition) = r.oid
+        INNER JOIN pg_class AS r ON ops.archive_table(a) = r.oid
         LEFT JOIN ops.partition_archives AS o ON a.partition = o.partition AND o.status = 'exporting'
         WHERE a.status = 'detached' AND a.differs_at IS NOT NULL AND NOT r.relispartition
             AND coalesce(p_partition, a.partition) = a.partition

@@ -12,7 +12,7 @@ BEGIN
     SELECT a.* INTO STRICT v_archive
     FROM ops.partition_archives AS a
     WHERE a.archive_id = p_archive_id AND a.status IN ('verified', 'detached', 'restored');
-    v_table := to_regclass(v_archive.partition);
+    v_table := ops.archive_table(v_archive);
     IF v_table IS NULL THEN
         RETURN false;
     END IF;

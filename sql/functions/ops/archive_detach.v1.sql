@@ -20,7 +20,7 @@ BEGIN
     FROM ops.partition_archives AS a
     WHERE a.archive_id = p_archive_id AND a.status IN ('verified', 'restored') AND a.leaving_at IS NOT NULL
     FOR UPDATE;
-    v_table := to_regclass(v_archive.partition);
+    v_table := ops.archive_table(v_archive);
     SELECT i.inhparent::regclass, i.inhdetachpending INTO v_parent, v_pending
     FROM pg_inherits AS i
     WHERE i.inhrelid = v_table;

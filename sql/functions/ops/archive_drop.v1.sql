@@ -14,7 +14,7 @@ BEGIN
     END IF;
     SELECT a.* INTO v_archive
     FROM ops.partition_archives AS a
-    WHERE a.archive_id = p_archive_id AND a.status = 'detached' AND a.verified_at IS NOT NULL
+    WHERE a.archive_id = p_archive_id AND a.status = 'detached' AND a.published_at IS NOT NULL AND a.differs_at IS NULL
     FOR UPDATE SKIP LOCKED;
     -- Another run is at it, or has done it.
     IF NOT FOUND OR NOT EXISTS (
@@ -25,7 +25,7 @@ BEGIN
     ) THEN
         RETURN false;
     END IF;
-    v_table := to_regclass(v_archive.partition);
+    v_table := ops.archive_table(v_archive);
     IF v_table IS NOT NULL THEN
         -- From here on nobody writes, not even its owner, until it is gone: what is compared is what is dropped.
         EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_table);

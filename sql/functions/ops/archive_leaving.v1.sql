@@ -11,12 +11,12 @@ AS $$
     WHERE a.status IN ('verified', 'restored')
         AND coalesce(p_partition, a.partition) = a.partition
         AND (
-            a.ends_at < now() - p.retention
+            a.ends_at < now() - p.retention AND a.published_at IS NOT NULL AND a.differs_at IS NULL
             AND coalesce(a.keep_until, '-infinity') < now()
-            AND (a.leaving_at IS NOT NULL OR a.marks = ops.archive_marks(to_regclass(a.partition)))
+            AND (a.leaving_at IS NOT NULL OR a.marks = ops.archive_marks(ops.archive_table(a)))
             -- What is half detached is seen by nobody: there is no way but on.
             OR EXISTS (
-                SELECT FROM pg_inherits AS i WHERE i.inhrelid = to_regclass(a.partition) AND i.inhdetachpending
+                SELECT FROM pg_inherits AS i WHERE i.inhrelid = ops.archive_table(a) AND i.inhdetachpending
             )
         )
     ORDER BY a.parent_table, a.ends_at;

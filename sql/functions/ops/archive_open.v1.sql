@@ -34,28 +34,26 @@ BEGIN
         RAISE feature_not_supported USING
             MESSAGE = format('%s cannot be archived: rename %s (up to 56 bytes, and __exact at the end is the archive''s own)', v_table, v_clash);
     END IF;
+    -- Whoever has begun it and is alive without its session finds that it is no longer wanted.
     UPDATE ops.partition_archives
-    SET begun_at = clock_timestamp(), columns = v_columns, marks = ops.archive_marks(v_table), checksums = NULL,
-        table_bytes = pg_relation_size(v_table), index_bytes = pg_indexes_size(v_table)
-    WHERE partition = v_table::text AND status = 'exporting'
+    SET status = 'failed', error = 'interrupted'
+    WHERE partition = v_table::text AND status = 'exporting';
+    PERFORM ops.archive_replaced(v_table);
+    -- The marks before the snapshot: what comes between the two is noticed later.
+    INSERT INTO ops.partition_archives (
+        begun_at, status, parent_table, partition, starts_at, ends_at, columns, marks, table_bytes, index_bytes, table_oid
+    )
+    VALUES (
+        clock_timestamp(), 'exporting', v_due.parent_table, v_table::text, v_due.starts_at, v_due.ends_at, v_columns,
+        ops.archive_marks(v_table), pg_relation_size(v_table), pg_indexes_size(v_table), v_table::oid
+    )
     RETURNING archive_id INTO v_archive_id;
-    IF NOT FOUND THEN
-        -- The marks before the snapshot: what comes between the two is noticed later.
-        INSERT INTO ops.partition_archives (
-            begun_at, status, parent_table, partition, starts_at, ends_at, columns, marks, table_bytes, index_bytes
-        )
-        VALUES (
-            clock_timestamp(), 'exporting', v_due.parent_table, v_table::text, v_due.starts_at, v_due.ends_at, v_columns,
-            ops.archive_marks(v_table), pg_relation_size(v_table), pg_indexes_size(v_table)
-        )
-        RETURNING archive_id INTO v_archive_id;
-    END IF;
     RETURN v_archive_id;
 END;
 $$;
 
 COMMENT ON FUNCTION ops.archive_open(text) IS
-'The archive of a partition that is due, begun now or by a run that was interrupted, locked for this session; NULL if another session has the partition.';
+'Begins the archive of a partition that is due, locked for this session; NULL if another session has the partition. One that was interrupted is given up.';
 
 REVOKE ALL ON FUNCTION ops.archive_open(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ops.archive_open(text) TO eav_jobs;

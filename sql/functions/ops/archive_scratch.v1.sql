@@ -22,6 +22,7 @@ BEGIN
         SELECT e.col ->> 'name' AS name, e.col ->> 'kind' AS kind, e.col ->> 'type' AS type, e.place
     ) AS c
     WHERE a.archive_id = p_archive_id;
+    UPDATE ops.partition_archives SET read_back = NULL WHERE archive_id = p_archive_id AND status = 'exporting';
     -- The owner's: rows are put into it by COPY, which calls nothing, and read by the functions of the archive only.
     DROP TABLE IF EXISTS pg_temp.archive_scratch;
     -- lint: ignore dynamic-sql: the columns are quoted one by one, the types are the catalogue's

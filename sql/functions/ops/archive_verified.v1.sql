@@ -1,5 +1,5 @@
-CREATE OR REPLACE FUNCTION ops.archive_verified(p_archive_id bigint, p_bucket text, p_files jsonb, p_read jsonb)
-RETURNS void
+CREATE OR REPLACE FUNCTION ops.archive_verified(p_archive_id bigint, p_bucket text, p_files jsonb)
+RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -7,16 +7,25 @@ AS $$
 DECLARE
     v_archive ops.partition_archives;
     v_before ops.partition_archives;
+    v_rows bigint;
+    v_differs text;
 BEGIN
     SELECT a.* INTO STRICT v_archive
     FROM ops.partition_archives AS a
     WHERE a.archive_id = p_archive_id AND a.status = 'exporting'
     FOR UPDATE;
-    IF v_archive.checksums IS NULL OR v_archive.checksums IS DISTINCT FROM p_read THEN
-        RAISE data_corrupted USING MESSAGE = format(
-            '%s has %s rows, read back were %s, or a checksum differs: not verified, nothing is lost',
-            v_archive.partition, coalesce(v_archive.checksums ->> 'rows', 'no'), coalesce(p_read ->> 'rows', 'none')
-        );
+    v_rows := (v_archive.checksums ->> 'rows')::bigint;
+    v_differs := coalesce(
+        ops.archive_difference(p_archive_id),
+        (
+            SELECT format('its files are said to have %s rows', coalesce(sum((f.file ->> 'rows')::bigint), 0))
+            FROM jsonb_array_elements(p_files) AS f (file)
+            HAVING coalesce(sum((f.file ->> 'rows')::bigint), 0) <> v_rows
+        )
+    );
+    IF v_differs IS NOT NULL THEN
+        RAISE data_corrupted USING
+            MESSAGE = format('%s: %s: not verified, the partition stays, nothing is lost', v_archive.partition, v_differs);
     END IF;
     UPDATE ops.partition_archives
     SET status = 'superseded'
@@ -25,7 +34,7 @@ BEGIN
     UPDATE ops.partition_archives
     SET status = CASE WHEN v_before.detached_at IS NULL THEN 'verified' ELSE 'detached' END,
         verified_at = clock_timestamp(),
-        rows = (p_read ->> 'rows')::bigint,
+        rows = v_rows,
         bucket = p_bucket,
         files = p_files,
         parquet_bytes = coalesce((SELECT sum((f.file ->> 'bytes')::bigint) FROM jsonb_array_elements(p_files) AS f (file)), 0),
@@ -35,11 +44,12 @@ BEGIN
         keep_until = v_before.keep_until,
         error = NULL
     WHERE archive_id = p_archive_id;
+    RETURN v_rows;
 END;
 $$;
 
-COMMENT ON FUNCTION ops.archive_verified(bigint, text, jsonb, jsonb) IS
-'Makes an archive the one of its partition, if what was read back from its files (the sum of ops.archive_piece) is what was exported; raises data_corrupted if not.';
+COMMENT ON FUNCTION ops.archive_verified(bigint, text, jsonb) IS
+'Makes an archive the one of its partition, if what was read back from its files (by ops.archive_piece) is what was exported, and returns the rows; raises data_corrupted if not.';
 
-REVOKE ALL ON FUNCTION ops.archive_verified(bigint, text, jsonb, jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ops.archive_verified(bigint, text, jsonb, jsonb) TO eav_jobs;
+REVOKE ALL ON FUNCTION ops.archive_verified(bigint, text, jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ops.archive_verified(bigint, text, jsonb) TO eav_jobs;

@@ -18,7 +18,7 @@ AS $$
                 SELECT
                 FROM ops.partition_archives AS a
                 INNER JOIN ops.partition_policies AS o ON a.parent_table = o.parent_table
-                WHERE a.partition = p.partition::text AND a.leaving_at IS NOT NULL AND a.status IN ('verified', 'restored')
+                WHERE a.partition = p.partition::text AND a.table_oid = p.partition::oid AND a.leaving_at IS NOT NULL AND a.status IN ('verified', 'restored')
                     -- Unless it was given more time meanwhile.
                     AND a.ends_at < now() - o.retention
             )

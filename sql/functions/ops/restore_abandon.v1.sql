@@ -11,7 +11,7 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(6644088, p_archive_id::integer) THEN
         RETURN;
     END IF;
-    SELECT to_regclass(ops.restore_table(a.partition, p_archive_id)) INTO STRICT v_left
+    SELECT to_regclass(ops.restore_table(a.partition, p_archive_id)) INTO v_left
     FROM ops.partition_archives AS a
     WHERE a.archive_id = p_archive_id AND a.restoring_at IS NOT NULL;
     IF v_left IS NOT NULL THEN

@@ -21,8 +21,8 @@ BEGIN
     SELECT a.* INTO STRICT v_archive FROM ops.partition_archives AS a WHERE a.archive_id = p_archive_id FOR UPDATE;
     v_parent := v_archive.parent_table::regclass;
     PERFORM set_config('lock_timeout', (extract(EPOCH FROM p_wait) * 1000)::integer::text, true);
-    IF v_archive.status = 'detached' AND to_regclass(v_archive.partition) IS NOT NULL THEN
-        v_table := v_archive.partition::regclass;
+    IF v_archive.status = 'detached' AND ops.archive_table(v_archive) IS NOT NULL THEN
+        v_table := ops.archive_table(v_archive);
     ELSIF v_archive.restore_checked_at > v_archive.restoring_at THEN
         v_table := ops.restore_table(v_archive.partition, p_archive_id)::regclass;
         v_name := (parse_ident(v_archive.partition))[2];
@@ -58,11 +58,14 @@ BEGIN
             EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_table);
         END IF;
     END IF;
+    PERFORM ops.archive_replaced(v_table);
     UPDATE ops.partition_archives
     SET status = 'restored', restored_at = clock_timestamp(), keep_until = clock_timestamp() + p_keep,
         -- One that was only detached has been compared with nothing now.
         marks = CASE WHEN v_renamed THEN ops.archive_marks(v_table) END, restoring_at = NULL, restore_checked_at = NULL,
-        leaving_at = NULL, detached_at = NULL, dropped_at = NULL, differs_at = NULL
+        table_oid = v_table::oid, leaving_at = NULL, detached_at = NULL, dropped_at = NULL,
+        -- Files that are damaged stay so.
+        differs_at = CASE WHEN NOT v_renamed THEN differs_at END
     WHERE archive_id = p_archive_id;
     PERFORM ops.refresh_value_window();
     RETURN v_archive.rows;

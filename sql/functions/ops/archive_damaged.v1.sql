@@ -1,0 +1,21 @@
+CREATE OR REPLACE FUNCTION ops.archive_damaged(p_archive_id bigint, p_error text)
+RETURNS boolean
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH damaged AS (
+        UPDATE ops.partition_archives AS a
+        SET differs_at = clock_timestamp(), error = left(p_error, 2000), leaving_at = NULL
+        WHERE a.archive_id = p_archive_id AND a.status IN ('verified', 'detached', 'restored') AND ops.archive_table(a) IS NOT NULL
+        RETURNING a.archive_id
+    )
+
+    SELECT count(*) > 0 FROM damaged;
+$$;
+
+COMMENT ON FUNCTION ops.archive_damaged(bigint, text) IS
+'Notes that the files of an archive are not as they should be: its partition is archived again, and does not leave before. False if it is gone already.';
+
+REVOKE ALL ON FUNCTION ops.archive_damaged(bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ops.archive_damaged(bigint, text) TO eav_jobs;
