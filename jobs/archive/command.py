@@ -43,7 +43,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], ru
     what.add_argument(
         "--adopt",
         action="store_true",
-        help="take over the folder, after this database was restored or moved; files unknown to it are set aside",
+        help="take over the folder after this database was restored, moved or lost: archives that it has no record of"
+        " are known again, or set aside if their partition is here",
     )
     what.add_argument(
         "--ddl",

@@ -199,8 +199,11 @@ class Export:
         about: dict[str, Any] = self._one(
             "SELECT jsonb_build_object('archive_id', archive_id, 'table', parent_table, 'partition', partition,"
             " 'starts_at', starts_at, 'ends_at', ends_at, 'columns', columns,"
-            " 'sorted_by', ops.archive_order(parent_table), 'exported_at', begun_at)"
-            " FROM ops.partition_archives WHERE archive_id = %s",
+            " 'table_bytes', table_bytes, 'index_bytes', index_bytes,"
+            " 'sorted_by', ops.archive_order(parent_table), 'exported_at', begun_at,"
+            " 'replaces', ARRAY(SELECT b.attempt FROM ops.partition_archives AS b WHERE b.partition = a.partition"
+            " AND b.status IN ('verified', 'detached', 'restored', 'superseded')))"
+            " FROM ops.partition_archives AS a WHERE archive_id = %s",
             self._number,
         )
         return about

@@ -109,6 +109,18 @@ class Writer:
             self._writer = None
 
 
+def footer(tail: bytes) -> pq.FileMetaData:
+    """The metadata of a file, from its last bytes. Raises pyarrow.ArrowException if they do not hold it."""
+    return pq.read_metadata(pa.BufferReader(tail))
+
+
+def about(metadata: pq.FileMetaData) -> dict[str, Any] | None:
+    """What Writer was told to say in the footer; None if another program has written the file."""
+    said = (metadata.metadata or {}).get(KEY)
+    found: dict[str, Any] | None = None if said is None else json.loads(said)
+    return found
+
+
 def groups(path: Path) -> Iterator[pa.Table]:
     """The row groups of a file, one at a time. Raises pyarrow.ArrowInvalid if it is none."""
     with pq.ParquetFile(path) as file:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 
+import psycopg
+import pyarrow as pa
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from jobs import db
+from jobs.archive import parquet
 from jobs.archive.store import DamagedError, File, GoneError, Store, StoreError
 from jobs.errors import JobsError
 
 log = logging.getLogger(__name__)
 
-ADOPT = (
+FOOTER: Final = 4 * 2**20
+"""Bytes at the end of a file that hold its footer: some kilobytes, and about one for each of its row groups."""
+_NAME: Final = re.compile(
+    r"-(?P<attempt>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(?P<number>\d+)\.parquet$"
+)
+ADOPT: Final = (
     "give this one a PARTITION_PREFIX of its own; or, if it is the one to go on there,"
     " take the folder over: python -m jobs archive-partitions --adopt"
 )
@@ -104,10 +113,10 @@ def claim(connection: db.Connection, store: Store, *, adopt: bool = False) -> No
 
 
 def take_over(connection: db.Connection, store: Store) -> None:
-    """Leave in the folders of the tables what the records name, bring back what was set aside, set aside the rest.
+    """Make records and folders agree: after the database went back in time, or was lost, files say what they are.
 
-    After the database went back in time the folders hold files that it knows nothing of; the partitions are there
-    again, and are archived again.
+    What a record names and is aside is brought back. Of what no record names, an archive whose partition is not in the
+    database gets its record; one whose partition is there goes aside: it is archived again. Raises StoreError.
     """
     live = records(connection, "status NOT IN ('superseded', 'failed') AND published_at IS NOT NULL")
     named: set[str] = set()
@@ -116,15 +125,46 @@ def take_over(connection: db.Connection, store: Store) -> None:
             named.add(file.key)
             aside = aside_of(file.key)
             if not store.exists(file.key) and store.exists(aside):
-                log.info(
-                    "%s: brought back to %s",
-                    one.partition,
-                    store.move(replace(file, key=aside), file.key).key,
-                )
+                store.move(replace(file, key=aside, version_id=None), file.key)
+                log.info("%s: %s is back where it was", one.partition, file.key)
+    unknown: dict[str, list[tuple[int, str]]] = {}
     for key in store.keys(f"{store.settings.prefix}/table="):
-        if key not in named:
-            store.put_aside(key, aside_of(key))
-            log.info("%s: no archive of this database, it is in _superseded/ now", key)
+        found = _NAME.search(key)
+        if key not in named and found:
+            unknown.setdefault(found["attempt"], []).append((int(found["number"]), key))
+        elif key not in named:
+            log.warning("%s: no file of an archive, it stays", key)
+    for attempt, numbered in unknown.items():
+        keys = [key for _, key in sorted(numbered)]
+        try:
+            rows = _known_again(connection, store, attempt, keys)
+        except (StoreError, JobsError, pa.ArrowException, errors.DataError) as error:
+            text = db.one_line(error) if isinstance(error, psycopg.Error) else str(error).splitlines()[0]
+            # In Glacier, say: it is read when it is back.
+            log.warning("%s: it stays, unknown: %s", keys[0], text)
+            continue
+        if rows is None:
+            for key in keys:
+                store.put_aside(key, aside_of(key))
+        what = "its partition is here, it is aside now" if rows is None else f"{rows:,} rows, known again"
+        log.info("%s: %s", keys[0], what)
+
+
+def _known_again(connection: db.Connection, store: Store, attempt: str, keys: list[str]) -> int | None:
+    """The rows of files that have their record again, None if their partition is in the database."""
+    files, about = [], None
+    for key in keys:
+        metadata = parquet.footer(store.tail(key, FOOTER))
+        about = parquet.about(metadata)
+        if about is None:
+            raise JobsError("another program has written it")
+        files.append(store.described(key, metadata.num_rows))
+    row = connection.execute(
+        "SELECT ops.archive_adopt(%s, %s, %s, %s)",
+        [Jsonb(about), attempt, store.settings.bucket, Jsonb([vars(file) for file in files])],
+    ).fetchone()
+    assert row is not None
+    return None if row[0] is None else sum(file.rows for file in files)
 
 
 def publish(connection: db.Connection, store: Store, archive_id: int | None = None) -> None:

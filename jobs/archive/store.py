@@ -7,6 +7,7 @@ archive has superseded moves to `_superseded/`. Nothing is deleted but what was 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -192,6 +193,29 @@ class Store:
                 if head is None or head["ContentLength"] != file.bytes:
                     gone.append(file.key)
         return gone
+
+    def tail(self, key: str, length: int) -> bytes:
+        """The last bytes of an object, all of it if it is shorter. Raises StoreError."""
+        with self._translated(f"read {key} from"):
+            answer = self._client.get_object(Bucket=self.settings.bucket, Key=key, Range=f"bytes=-{length}")
+            return answer["Body"].read()
+
+    def described(self, key: str, rows: int) -> File:
+        """A file of which there is no record, by what S3 keeps of it, or else by what is in it. Raises StoreError."""
+        with self._translated(f"read {key} from"):
+            head = self._client.head_object(Bucket=self.settings.bucket, Key=key, ChecksumMode="ENABLED")
+            kept = head.get("ChecksumSHA256", "")
+            # Of an upload in parts it is that of the parts' checksums.
+            if kept and "-" not in kept:
+                sha256 = base64.b64decode(kept).hex()
+            else:
+                answer = self._client.get_object(Bucket=self.settings.bucket, Key=key)
+                whole = hashlib.sha256()
+                for chunk in answer["Body"].iter_chunks(CHUNK):
+                    whole.update(chunk)
+                sha256 = whole.hexdigest()
+        version = head.get("VersionId")
+        return File(key, head["ContentLength"], rows, sha256, None if version in (None, "null") else version)
 
     def put_aside(self, key: str, aside: str) -> None:
         """Move an object of which no record tells what it should be. Raises StoreError."""

@@ -21,6 +21,7 @@ FUNCTIONS = (
     "ops.archive_replaced",
     "ops.archive_sum",
     "ops.archive_claim",
+    "ops.archive_adopt",
     "ops.archive_columns",
     "ops.archive_written",
     "ops.archive_read",

@@ -138,6 +138,7 @@ CALLS: dict[str, dict[str, str]] = {
         "ops.archive_published": "SELECT ops.archive_published({archived}, '[]') IS NULL",
         "ops.archive_damaged": "SELECT ops.archive_damaged({damaged}, 'walls')",
         "ops.archive_claim": "SELECT ops.archive_claim('none', 'walls', NULL) IS NULL",
+        "ops.archive_adopt": "SELECT ops.archive_adopt('{about}', gen_random_uuid(), 'none', '[]')",
         "ops.archive_cleared": "SELECT ops.archive_cleared({failing}) IS NULL",
         "ops.archive_failed": "SELECT ops.archive_failed({failing}, 'walls') IS NULL",
         "ops.archive_set_aside": "SELECT ops.archive_set_aside({archived}, '[]') IS NULL",
