@@ -15,9 +15,9 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from jobs.archive import detach, parquet, restore, run
+from jobs.archive import detach, parquet, publish, restore, run
 from jobs.archive.settings import Settings
-from jobs.archive.store import File, Store
+from jobs.archive.store import File, Store, StoreError
 from jobs.compact import Compaction, candidates
 from tests.conftest import Database, in_database, run_alembic
 from tests.jobs.archiving import (
@@ -517,6 +517,31 @@ def test_a_half_detached_partition_whose_files_are_gone_is_archived_again(
     assert status(database) == ["superseded", "detached"]
     assert expire(database) == 1
     at_peace(database, bucket)
+
+
+def test_what_is_detached_is_not_dropped_while_its_files_are_gone_or_not_published(
+    database: Database, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_partition(database)
+    archive(database)
+    (key,) = bucket.keys("partitions/table=")
+    bucket.client.delete_object(Bucket=BUCKET, Key=key)
+    with worker(database) as connection:
+        publish.look_after(connection, Store(Settings(BUCKET)))
+    assert expire(database) == 0
+
+    def refused(self: Store, file: File, key: str) -> File:
+        raise StoreError("S3 refuses")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "move", refused)
+        with pytest.raises(StoreError):
+            archive(database)
+    assert status(database) == ["superseded", "detached"]
+    assert expire(database) == 0
+    archive(database)
+    at_peace(database, bucket)
+    assert expire(database) == 1
 
 
 # -- this machine -------------------------------------------------------------------------------------------
