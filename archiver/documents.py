@@ -86,6 +86,7 @@ class Manifest:
             {
                 "format": MANIFEST_FORMAT,
                 "object": self.key,
+                "order": order_of(self.key),
                 "status": self.status,
                 "source": self.source.facts(),
                 "archiveDate": self.archived_at,
@@ -223,20 +224,42 @@ def read_archive(name: str, body: bytes) -> Archive:
 def table_of(key: str) -> str | None:
     """The table that an archive object is of, by its name; None if another maker named it.
 
-    >>> table_of("archives/2024/01/20/archive-1705716000000-my-orders-0-3f2a4b5c.json")
+    >>> table_of("archives/2024/01/20/archive-1705716000000-my-orders-0-n1705716000000-3f2a4b5c.json")
     'my-orders'
     """
-    found = re.search(r"/archive-\d+-(.+)-\d+-[0-9a-f]{8}\.json$", key)
+    found = _OURS.search(key)
     return found and found[1]
 
 
-def archive_key(prefix: str, table: str, at: datetime, unique: str) -> str:
-    """`archives/2024/01/20/archive-1705716000000-orders-3f2a….json`, by the day (UTC) it was archived.
+def order_of(key: str) -> int:
+    """What orders archive objects, by their name: of two that have an item the later one has the larger number.
 
-    >>> archive_key("archives", "orders", datetime(2024, 1, 20, 2, tzinfo=UTC), "3f2a")
-    'archives/2024/01/20/archive-1705716000000-orders-3f2a.json'
+    It is the number that the state table gave it. Objects of other makers, and ours from before there were numbers,
+    have only the clock of who wrote them, to which the numbers keep: see `State.next_order`.
+
+    >>> order_of("archives/2024/01/20/archive-1705716000000-my-orders-0-n1705716000007-3f2a4b5c.json")
+    1705716000007
+    >>> order_of("archives/2024/01/20/archive-1705716000000.json")
+    1705716000000
     """
-    return f"{prefix}/{at:%Y/%m/%d}/archive-{round(at.timestamp() * 1000)}-{table}-{unique}.json"
+    ours = _OURS.search(key)
+    if ours and ours[2]:
+        return int(ours[2])
+    clock = re.search(r"/archive-(\d+)[^/]*$", key)
+    return int(clock[1]) if clock else 0
+
+
+_OURS: Final = re.compile(r"/archive-\d+-([^/]+)-\d+(?:-n(\d+))?-[0-9a-f]{8}\.json$")
+
+
+def archive_key(prefix: str, table: str, at: datetime, segment: int, order: int, unique: str) -> str:
+    """By the day (UTC) and the millisecond that the clock said; `order` is above the clock: see `order_of`.
+
+    >>> archive_key("archives", "orders", datetime(2024, 1, 20, 2, tzinfo=UTC), 0, 1705716000007, "3f2a4b5c")
+    'archives/2024/01/20/archive-1705716000000-orders-0-n1705716000007-3f2a4b5c.json'
+    """
+    clock = round(at.timestamp() * 1000)
+    return f"{prefix}/{at:%Y/%m/%d}/archive-{clock}-{table}-{segment}-n{order}-{unique}.json"
 
 
 def manifest_key(key: str, archive_prefix: str, manifest_prefix: str) -> str:

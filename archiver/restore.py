@@ -131,14 +131,13 @@ class Restore:
     def _names(self) -> Iterable[str]:
         if self.wanted.objects:
             prefix = f"s3://{self.settings.archive_bucket}/"
-            return [name.removeprefix(prefix) for name in self.wanted.objects]
+            return self._in_turn(name.removeprefix(prefix) for name in self.wanted.objects)
         prefix = (
             f"{self.settings.archive_prefix}/"
             if self.wanted.day is None
             else documents.day_prefix(self.settings.archive_prefix, self.wanted.day)
         )
-        # Of an item that was archived twice the last version gets in: the first to come, or the last to write over.
-        names = sorted(self._store.keys(prefix), key=_archived, reverse=self.overwrite != "always")
+        names = self._in_turn(self._store.keys(prefix))
         if not names:
             raise ArchiverError(f"there are no archives in s3://{self.settings.archive_bucket}/{prefix}")
         tables = {table for name in names if (table := documents.table_of(name))}
@@ -149,6 +148,12 @@ class Restore:
                 f"these archives are of several tables, {', '.join(sorted(tables))}: choose one with --from-table"
             )
         return names
+
+    def _in_turn(self, names: Iterable[str]) -> list[str]:
+        """Of an item that was archived twice the last version gets in: the first to come, or the last to write over."""
+        return sorted(
+            names, key=lambda name: (documents.order_of(name), name), reverse=self.overwrite != "always"
+        )
 
     def _hold(self, name: str) -> None:
         """Nothing older of the items of an object that is not ready may come before it."""
@@ -371,12 +376,6 @@ class Restore:
             write["ExpressionAttributeNames"]["#time"] = time_attribute
             write["ExpressionAttributeValues"] = {":time": item[time_attribute]}
         return write
-
-
-def _archived(name: str) -> tuple[str, str]:
-    """Orders names by the day and the millisecond they were archived."""
-    folder, _, file = name.rpartition("/")
-    return folder, file
 
 
 def compiled(expression: str | None) -> ParsedResult | None:

@@ -381,8 +381,10 @@ class TableRun:
     ) -> None:
         """Write, read back, register and delete the items of a batch. Raises ArchiverError, Stop."""
         at, days = self.context.clock(), self.settings.archive_days
+        # Of an item's versions each is read after the one before it was deleted, and so has the larger number.
+        order = self.state.next_order(at)
         key = documents.archive_key(
-            self.settings.archive_prefix, self.table, at, f"{number}-{secrets.token_hex(4)}"
+            self.settings.archive_prefix, self.table, at, number, order, secrets.token_hex(4)
         )
         name = documents.manifest_key(key, self.settings.archive_prefix, self.settings.manifest_prefix)
         body = documents.write_archive(source, batch.encoded, batch.types, at, scan.cutoff, days, name)

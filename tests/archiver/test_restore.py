@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import timedelta
 
 import pytest
 
+from archiver import documents
 from archiver.errors import ArchiverError
 from archiver.items import Item
 from archiver.restore import Restore, Wanted
@@ -138,6 +141,59 @@ def test_of_an_item_archived_twice_the_last_version_comes_back(archived: World, 
     archived.run()
     archived.restore(overwrite=overwrite)
     assert archived.table("restored")[3] == last
+
+
+@pytest.mark.parametrize("overwrite", ["never", "older", "always"])
+def test_the_last_version_comes_back_also_if_the_clock_was_set_back(archived: World, overwrite: str) -> None:
+    """Or the second run was on a machine whose clock is behind."""
+    last = item(3, group={"S": "again"})
+    archived.put(last)
+    archived.now -= timedelta(days=3)
+    assert archived.run().finished
+    assert min(archived.objects()).startswith(
+        "archives/2024/01/17/archive-1705464000000-orders-0-n17057196000"
+    )
+    archived.restore(overwrite=overwrite)
+    assert archived.table("restored")[3] == last
+
+
+def test_the_last_version_comes_back_whichever_object_is_named_first(archived: World) -> None:
+    last = item(0, days=35, group={"S": "again"})
+    archived.put(last)
+    archived.run()
+    names = archived.objects()
+    archived.restore(objects=[min(names), max(names)])
+    assert archived.table("restored")[0] == last
+
+
+def test_objects_from_before_there_were_numbers_are_ordered_by_the_clock(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered = documents.archive_key
+    for version, days in (("n2", 1), ("n1", -1), ("n3", 1)):
+        with monkeypatch.context() as before:
+            if version != "n3":
+                before.setattr(documents, "archive_key", lambda *of: re.sub(r"-n\d+-", "-", numbered(*of)))
+            world.now += timedelta(days=days)
+            world.put(item(1, version={"S": version}))
+            assert world.run().finished
+    assert len(world.objects()) == 3
+    for overwrite in ("never", "always"):
+        world.restore(f"restored-{overwrite}", overwrite=overwrite)
+        assert world.table(f"restored-{overwrite}") == [item(1, version={"S": "n3"})]
+    world.restore("two", objects=sorted(world.objects())[:2])
+    assert world.table("two") == [item(1, version={"S": "n2"})]
+
+
+def test_of_objects_of_another_maker_the_one_with_the_later_clock_comes_first(world: World) -> None:
+    for name in (
+        "archives/2001/09/09/archive-999999999999.json",
+        "archives/2024/01/20/archive-1705747200000.json",
+    ):
+        body = json.dumps({"itemCount": 1, "items": [{"id": "u", "of": name}]})
+        world.s3.put_object(Bucket=BUCKET, Key=name, Body=body.encode())
+    world.restore()
+    assert world.table("restored") == [{"id": {"S": "u"}, "of": {"S": name}}]
 
 
 def test_what_others_changed_or_deleted_meanwhile_does_not_come_back(world: World) -> None:

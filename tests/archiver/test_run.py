@@ -33,7 +33,7 @@ def test_old_items_leave_for_the_archive_and_young_ones_stay(world: World) -> No
     assert (stats.scanned, stats.archived, stats.deleted, stats.kept, stats.errors) == (13, 10, 10, 0, 0)
     assert stats.objects == len(world.objects())
     assert stats.bytes == sum(map(len, world.objects().values()))
-    assert world.table(STATE) == []
+    assert world.under_way() == []
 
 
 def test_an_object_has_the_documented_shape(world: World) -> None:
@@ -197,7 +197,7 @@ def test_a_run_that_nears_its_time_limit_is_gone_on_with(world: World) -> None:
     assert runs > 2
     assert archived == 20
     assert world.table() == []
-    assert world.table(STATE) == []
+    assert world.under_way() == []
     assert len(world.restorable()) == 20
 
 
@@ -277,7 +277,7 @@ def test_what_was_collected_when_the_time_is_up_is_not_lost() -> None:
         assert 2 < runs < 9
         assert archived == 8
         assert len(one.restorable()) == 8
-        assert one.table(STATE) == []
+        assert one.under_way() == []
 
 
 def test_a_name_that_came_into_use_since_is_a_change_for_a_run_that_goes_on(world: World) -> None:

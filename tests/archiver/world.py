@@ -233,6 +233,10 @@ class World:
         pages = self.dynamodb.get_paginator("scan").paginate(TableName=name)
         return sorted((one for page in pages for one in page["Items"]), key=str)
 
+    def under_way(self) -> list[Item]:
+        """What the state table says is not done."""
+        return [row for row in self.table(STATE) if row["what"]["S"] != "order"]
+
     def objects(self, prefix: str = "archives/") -> dict[str, bytes]:
         """What is in the bucket."""
         listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
