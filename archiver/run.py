@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -68,6 +69,11 @@ class Result:
     """The pass is over: nothing older than its cutoff is left to do."""
     reason: str = ""
     """Why it is not, in a few words."""
+    began: float = 0.0
+    """Seconds since 1970; 0 for a table whose turn it was not."""
+    seconds: float = 0.0
+    api_calls: int = 0
+    """Requests sent for it, retries included."""
     problems: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
@@ -88,6 +94,8 @@ class Context:
     workers: int | None = None
     """Threads; None: one a segment."""
     progressed: Callable[[str, Stats], None] = lambda table, stats: None
+    traced: Callable[[str], AbstractContextManager[object]] = lambda table: nullcontext()
+    """Around the work at a table."""
     sleep: Callable[[float], object] = time.sleep
 
     @property
@@ -106,11 +114,22 @@ def run(context: Context) -> list[Result]:
     """All source tables, one after the other; a table that fails does not keep the others from their turn."""
     tables = [TableRun(context, name) for name in context.settings.source_tables]
     for table in in_turn(tables) if len(tables) > 1 and not context.settings.dry_run else tables:
-        try:
-            table.run()
-        except ArchiverError as error:
-            table.failed(error)
+        _measured(context, table)
     return [table.result for table in tables]
+
+
+def _measured(context: Context, table: TableRun) -> None:
+    """One table, and what it took."""
+    result, began, calls = table.result, time.monotonic(), context.aws.calls.total()
+    result.began = context.clock().timestamp()
+    try:
+        with context.traced(table.table):
+            table.run()
+    except ArchiverError as error:
+        table.failed(error)
+    finally:
+        result.seconds = round(time.monotonic() - began, 3)
+        result.api_calls = context.aws.calls.total() - calls
 
 
 def in_turn(tables: Sequence[TableRun]) -> list[TableRun]:
