@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -123,6 +124,18 @@ def test_problems_are_said_and_fail(told: World, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert cli.main(["verify"]) == 1
     assert "is not there" in capsys.readouterr().err
+
+
+def test_each_line_is_said_once(
+    told: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python itself prints what is logged where nobody listens, as in a process of its own."""
+    for name in ("archiver", None):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    monkeypatch.setenv("SOURCE_TABLE", f"nowhere,{TABLE}")
+    assert cli.main(["run"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("could not describe the table nowhere") == 1
 
 
 def make_table(aws: Aws, name: str) -> None:

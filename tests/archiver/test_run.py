@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
 
 from archiver import run
 from archiver.errors import ArchiverError
@@ -59,6 +61,21 @@ def test_objects_and_manifests_are_encrypted_with_the_key_that_is_asked_for(worl
         for head in [world.s3.head_object(Bucket=BUCKET, Key=key)]
     ]
     assert found == [("aws:kms", "alias/archive")] * 2
+
+
+def test_without_a_key_the_bucket_says_how_to_encrypt(world: World) -> None:
+    """A header that asks for AES-256 would override a default key of the bucket."""
+    sent: list[str] = []
+
+    def note(operation: str, request: AWSPreparedRequest) -> None:
+        if operation == "PutObject":
+            sent.extend(name.lower() for name in request.headers)
+
+    world.line.answers = note
+    world.put(item(2))
+    world.run()
+    assert sent.count("content-type") == 3, "two versions of a manifest, and an object"
+    assert [name for name in sent if "encryption" in name] == []
 
 
 def test_every_type_is_deleted_and_comes_back_exactly(world: World) -> None:
@@ -290,6 +307,44 @@ def test_a_name_that_came_into_use_since_is_a_change_for_a_run_that_goes_on(worl
     result = world.run()
     assert result.finished
     assert changed in world.table() or world.restorable() == [changed]
+
+
+def test_of_many_names_the_most_frequent_are_guarded() -> None:
+    """A condition has room for some 140 names that no item may have got."""
+    rare = item(0, days=3) | {f"rare{number}": {"N": "1"} for number in range(500)}
+    changed = item(1, note={"S": "changed"})
+    with world() as one:
+        one.put(rare, item(1), *[item(number, days=3, note={"S": "common"}) for number in range(2, 5)])
+
+        def interfere(number: int, operation: str) -> None:
+            if operation == "TransactWriteItems" and one.calls()[operation] == 2:
+                one.put(changed)
+
+        one.line.others = interfere
+        result = one.run()
+        assert (result.stats.deleted, result.stats.kept) == (0, 1)
+        assert changed in one.table()
+
+
+@pytest.mark.parametrize("setting", ["archive_prefix", "manifest_prefix"])
+def test_an_object_is_gone_on_with_where_it_is_though_a_prefix_is_another_now(
+    world: World, setting: str
+) -> None:
+    world.put(*[item(number) for number in range(3)])
+    world.line.plan = lambda number, operation: (
+        "kill after" if operation == "TransactWriteItems" and world.calls()[operation] == 2 else None
+    )
+    assert world.try_run() is None
+    world.calm()
+    before = set(world.objects(""))
+    moved: Any = {setting: "elsewhere"}
+    settings, world.settings = world.settings, replace(world.settings, **moved)
+    assert world.run().finished
+    world.settings = settings
+    assert set(world.objects("")) == before
+    assert [json.loads(body)["status"] for body in world.objects("manifests/").values()] == ["complete"]
+    assert world.table() == []
+    assert len(world.restorable()) == 3
 
 
 def test_more_items_on_a_page_than_an_object_takes() -> None:

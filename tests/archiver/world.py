@@ -54,6 +54,8 @@ class Line:
 
     plan: Callable[[int, str], Fault | None] = lambda number, operation: None
     others: Callable[[int, str], None] = lambda number, operation: None
+    answers: Callable[[str, AWSPreparedRequest], AWSResponse | None] = lambda operation, request: None
+    """What AWS says, and the emulator does not know of."""
     requests: list[str] = field(default_factory=list)
     dead: bool = False
     writes: int = 0
@@ -70,7 +72,7 @@ class Line:
             self.writes = len(json.loads(_body(request))["TransactItems"])
         self.others(number, operation)
         fault = self.plan(number, operation)
-        instead = self._instead(fault, event_name, operation, request)
+        instead = self.answers(operation, request) or self._instead(fault, event_name, operation, request)
         if instead:
             return instead
         with EMULATOR, botocore_stubber_on():
@@ -135,6 +137,12 @@ def botocore_stubber_on() -> Iterator[None]:
 def _body(request: AWSPreparedRequest) -> bytes:
     body: Any = request.body
     return bytes(body.read()) if hasattr(body, "read") else bytes(body)
+
+
+def s3_answer(request: AWSPreparedRequest, status: int = 200, body: str = "", **headers: str) -> AWSResponse:
+    """What S3 might say; `_` in the name of a header is `-`."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return AWSResponse(request.url, status, named, MockRawResponse(body))  # type: ignore[arg-type]
 
 
 def _refusal(
