@@ -126,13 +126,15 @@ class Store:
 
     def thaw(self, key: str, days: int, tier: str) -> bool:
         """Ask for an object in an archive class; whether it was asked for now, not before. Raises ArchiverError."""
+        asked: Any = {"GlacierJobParameters": {"Tier": tier}}
         with explained(f"could not request s3://{self.bucket}/{key}"):
+            # In an archive tier of Intelligent-Tiering: it comes back into a tier that is read at once, not as a copy
+            # for some days, and S3 refuses to be told how many.
+            head: Any = self.client.head_object(Bucket=self.bucket, Key=key)
+            if "ArchiveStatus" not in head:
+                asked["Days"] = days
             try:
-                self.client.restore_object(
-                    Bucket=self.bucket,
-                    Key=key,
-                    RestoreRequest={"Days": days, "GlacierJobParameters": {"Tier": tier}},  # type: ignore[typeddict-item]
-                )
+                self.client.restore_object(Bucket=self.bucket, Key=key, RestoreRequest=asked)
             except ClientError as error:
                 if code(error) == "RestoreAlreadyInProgress":
                     return False

@@ -7,12 +7,13 @@ import re
 from datetime import timedelta
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
-from archiver import documents
+from archiver import cli, documents
 from archiver.errors import ArchiverError
 from archiver.items import Item
 from archiver.restore import Restore, Wanted
-from tests.archiver.world import BUCKET, TABLE, World, item
+from tests.archiver.world import BUCKET, TABLE, World, item, s3_answer
 
 SOURCE_SHAPE = {
     "archiveDate": "2024-01-20T02:00:00.000Z",
@@ -320,6 +321,69 @@ def test_objects_in_an_archive_class_are_requested_and_gone_on_with(archived: Wo
     report = archived.restore()
     assert report.ready, report
     assert len(archived.table("restored")) == 10
+
+
+@pytest.mark.parametrize("tier", ["ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"])
+def test_objects_in_an_archive_tier_of_intelligent_tiering_are_requested_too(
+    archived: World, tier: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 takes no number of days for these. Asked for, waited for, and then restored by the same command."""
+    frozen = min(archived.objects())
+    there = {"x_amz_storage_class": "INTELLIGENT_TIERING", "x_amz_archive_status": tier}
+    asked: list[str] = []
+    thawed = False
+
+    def answer(operation: str, request: AWSPreparedRequest) -> AWSResponse | None:
+        if thawed or frozen not in request.url:
+            return None
+        match operation:
+            case "GetObject":
+                return s3_answer(
+                    request, 403, "<Error><Code>InvalidObjectState</Code><StorageClass>INTELLIGENT_TIERING"
+                    f"</StorageClass><AccessTier>{tier}</AccessTier></Error>",
+                )  # fmt: skip
+            case "HeadObject":
+                return s3_answer(request, 200, content_length="1", **there)
+            case "RestoreObject":
+                body = bytes(request.body).decode()  # type: ignore[arg-type]
+                if "<Days>" in body:
+                    return s3_answer(request, 400, "<Error><Code>MalformedXML</Code></Error>")
+                asked.append(body)
+                if len(asked) > 1:
+                    return s3_answer(request, 409, "<Error><Code>RestoreAlreadyInProgress</Code></Error>")
+                return s3_answer(request, 202)
+        return None
+
+    archived.line.answers = answer
+    archived.make_table("restored")
+    monkeypatch.setattr(cli, "_connect", lambda settings: archived.aws)
+    monkeypatch.setenv("ARCHIVE_BUCKET", BUCKET)
+    command = ["restore", "--table", "restored", "--all", "--json"]
+    assert cli.main(command) == cli.NOT_YET
+    said = capsys.readouterr()
+    assert json.loads(said.out)["requested"] == [frozen]
+    assert "not all objects are ready: run the same command again" in said.err
+    assert "<Tier>Standard</Tier>" in asked[0]
+    assert 0 < len(archived.table("restored")) < 10
+    assert cli.main(command) == cli.NOT_YET
+    assert json.loads(capsys.readouterr().out)["waiting"] == [frozen]
+    thawed = True
+    assert cli.main(command) == 0
+    assert len(archived.table("restored")) == 10
+
+
+def test_an_object_in_glacier_is_asked_for_so_many_days(archived: World) -> None:
+    frozen = min(archived.objects())
+    archived.s3.put_object(Bucket=BUCKET, Key=frozen, Body=b"x", StorageClass="GLACIER")
+    asked: list[bytes] = []
+
+    def note(operation: str, request: AWSPreparedRequest) -> None:
+        if operation == "RestoreObject":
+            asked.append(bytes(request.body))  # type: ignore[arg-type]
+
+    archived.line.answers = note
+    assert archived.restore().requested == [frozen]
+    assert [b"<Days>7</Days>" in one for one in asked] == [True]
 
 
 def test_an_older_version_does_not_come_before_one_that_is_not_ready(archived: World) -> None:
