@@ -7,8 +7,9 @@ archived are in the object, too, but the archive has not the last word on them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import jmespath
@@ -17,11 +18,12 @@ from botocore.exceptions import ClientError
 from jmespath.parser import ParsedResult
 
 from archiver import documents, items
-from archiver.aws import TRIES, Aws, code, explained, jitter
+from archiver.aws import Aws, Patience, code, describe, explained
 from archiver.deletes import BUSY, MOST_BYTES
 from archiver.documents import Manifest
-from archiver.errors import ArchiverError, RetriesExhaustedError
+from archiver.errors import ArchiverError
 from archiver.items import Item
+from archiver.reports import Report
 from archiver.settings import Settings
 from archiver.state import State
 from archiver.store import FrozenError, Store
@@ -47,10 +49,9 @@ class Wanted:
 
 
 @dataclass
-class Report:
-    """What became of what was wanted."""
+class Restored(Report):
+    """What became of what was wanted; of unfinished objects only what is known to have left is restored."""
 
-    objects: int = 0
     restored: int = 0
     identical: int = 0
     """Were in the table just so."""
@@ -60,21 +61,12 @@ class Report:
     """In the archive, but changed or deleted by others while they were archived: they did not leave by our hand."""
     unverified: list[str] = field(default_factory=list)
     """Objects of the documented shape that have no manifest to be checked against."""
-    unfinished: list[str] = field(default_factory=list)
-    """Objects whose deletes are under way: only what is known to have left was restored."""
-    abandoned: list[str] = field(default_factory=list)
-    """Objects that a run gave up before anything was deleted for them."""
     held: int = 0
     """Items of which a later version is in an object that is not ready: left for the next time."""
     requested: list[str] = field(default_factory=list)
     """Objects in an archive class that were requested now."""
     waiting: list[str] = field(default_factory=list)
     """Objects in an archive class that had been requested and are not ready."""
-    problems: list[str] = field(default_factory=list)
-
-    def facts(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
 
     @property
     def ready(self) -> bool:
@@ -96,22 +88,19 @@ class Restore:
     """Also what is not known to have left by the archiver's hand: for when manifests or the state table are lost."""
     thaw_days: int = 7
     thaw_tier: str = "Standard"
-    progressed: Callable[[Report], None] = lambda report: None
+    progressed: Callable[[Restored], None] = lambda report: None
     sleep: Callable[[float], object] = time.sleep
-    report: Report = field(default_factory=Report)
+    report: Restored = field(default_factory=Restored)
 
     def __post_init__(self) -> None:
         self._store = Store(self.aws.s3, self.settings.archive_bucket, self.settings.kms_key_id)
         self._filter = compiled(self.wanted.filter)
-        self._key: tuple[str, ...] = ()
+        self._key: Mapping[str, str] = {}
         self._held: set[tuple[str, ...]] = set()
 
-    def run(self) -> Report:
+    def run(self) -> Restored:
         """All of it. Safe to repeat: what is there already stays. Raises ArchiverError if it cannot begin."""
-        with explained(f"could not describe the table {self.target}"):
-            schema = self.aws.dynamodb.describe_table(TableName=self.target)["Table"]["KeySchema"]
-        by_kind = {one["KeyType"]: one["AttributeName"] for one in schema}
-        self._key = tuple(by_kind[kind] for kind in ("HASH", "RANGE") if kind in by_kind)
+        self._key = describe(self.aws.dynamodb, self.target).key
         if self.wanted.key is not None and len(self.wanted.key) != len(self._key):
             raise ArchiverError(
                 f"the key of {self.target} is {', '.join(self._key)}: give a value for each with --key"
@@ -277,26 +266,40 @@ class Restore:
     # ---- into the table -------------------------------------------------------------------------------------
 
     def _put(self, wanted: list[Item], time_attribute: str, name: str) -> None:
+        fitting, unfit = list[Item](), Counter[str]()
         for item in wanted:
-            missing = [one for one in self._key if one not in item]
-            if missing:
-                raise ArchiverError(
-                    f"{name}: an item has no {missing[0]}, which is in the key of {self.target}"
-                )
+            why = self._unfit(item)
+            if why:
+                unfit[why] += 1
+            else:
+                fitting.append(item)
+        for why, number in unfit.items():
+            self.report.problems.append(f"{name}: {why} ({number} of {len(wanted)} items are left out)")
         if self.dry_run:
-            self.report.restored += len(wanted)
+            self.report.restored += len(fitting)
             return
-        for batch in self._batches(wanted):
+        for batch in self._batches(fitting):
             self._put_parts(batch, time_attribute, name)
             self.progressed(self.report)
+
+    def _unfit(self, item: Item) -> str:
+        """Why an item can't be in this table, empty if it can."""
+        for name, kind in self._key.items():
+            if name not in item:
+                return f"an item has no {name}, which is in the key of {self.target}"
+            ((found, content),) = item[name].items()
+            if found != kind:
+                return f"an item's {name} is of type {found}, and the key of {self.target} has it as {kind}"
+            if not content:
+                return f"an item's {name} is empty, which the key of {self.target} can't be"
+        return ""
 
     def _put_parts(self, batch: list[Item], time_attribute: str, name: str) -> None:
         """A batch; where DynamoDB refuses it, its halves, so that one bad item does not keep the others out."""
         try:
             self._put_batch(batch, time_attribute)
         except ArchiverError as error:
-            cause = error.__cause__
-            if not isinstance(cause, ClientError) or code(cause) != "ValidationException":
+            if code(error.__cause__) != "ValidationException":
                 raise
             if len(batch) == 1:
                 key = " ".join(self._key_text(batch[0]))
@@ -322,7 +325,7 @@ class Restore:
             yield batch
 
     def _put_batch(self, batch: list[Item], time_attribute: str) -> None:
-        attempt = 0
+        patience = Patience(self.sleep)
         while batch:
             try:
                 with explained(f"could not write to {self.target}"):
@@ -337,10 +340,7 @@ class Restore:
                     raise
                 left = self._left_over(batch, cause, error)
                 if len(left) == len(batch):
-                    attempt += 1
-                    if attempt >= TRIES:
-                        raise RetriesExhaustedError(f"{error} ({TRIES} tries)") from cause
-                    self.sleep(jitter(attempt))
+                    patience.wait(error)
                 batch = left
 
     def _left_over(self, batch: list[Item], cause: ClientError, error: ArchiverError) -> list[Item]:
@@ -368,7 +368,7 @@ class Restore:
             return write
         write |= {
             "ConditionExpression": "attribute_not_exists(#key)",
-            "ExpressionAttributeNames": {"#key": self._key[0]},
+            "ExpressionAttributeNames": {"#key": next(iter(self._key))},
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
         if self.overwrite == "older" and time_attribute in item:

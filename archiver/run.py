@@ -21,10 +21,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import orjson
-from botocore.exceptions import ClientError
 
 from archiver import age, conditions, documents
-from archiver.aws import TRIES, Aws, code, explained, jitter
+from archiver.aws import Aws, Patience, code, describe, explained
 from archiver.deletes import Deletes, OvertakenError
 from archiver.documents import Manifest, Source
 from archiver.errors import ArchiverError, VerificationError
@@ -162,18 +161,15 @@ def in_turn(tables: Sequence[TableRun]) -> list[TableRun]:
     )
 
 
-def describe(aws: Aws, table: str, settings: Settings) -> Source:
-    """The key of a table. Raises ArchiverError."""
-    with explained(f"could not describe the table {table}"):
-        found = aws.dynamodb.describe_table(TableName=table)["Table"]
-    if found.get("Replicas") and not settings.global_table:
+def source_of(aws: Aws, table: str, settings: Settings) -> Source:
+    """A source table, and its key. Raises ArchiverError."""
+    found = describe(aws.dynamodb, table)
+    if found.replicated and not settings.global_table:
         raise ArchiverError(
             f"{table} has replicas in other regions: what is written there meanwhile may be lost. If it is written in"
             " this region only, say so with GLOBAL_TABLE=true"
         )
-    by_kind = {one["KeyType"]: one["AttributeName"] for one in found["KeySchema"]}
-    key = tuple(by_kind[kind] for kind in ("HASH", "RANGE") if kind in by_kind)
-    return Source(table, key, settings.time_attribute, settings.time_format)
+    return Source(table, tuple(found.key), settings.time_attribute, settings.time_format)
 
 
 class Stop(Exception):  # noqa: N818  (no error)
@@ -204,7 +200,7 @@ class TableRun:
 
     def run(self) -> None:
         """All of it. Raises ArchiverError if it could not even begin."""
-        source = describe(self.context.aws, self.table, self.settings)
+        source = source_of(self.context.aws, self.table, self.settings)
         if self.settings.dry_run:
             scan = self._new_scan(source)
             self.result.finished = self._segments(source, scan)
@@ -431,17 +427,18 @@ class TableRun:
         self, progress: Progress, cutoff: datetime, number: int, position: Mapping[str, Any] | Same | None
     ) -> None:
         arguments = self.state.register(progress, cutoff, number, position)
-        for attempt in range(TRIES):
-            with explained(f"could not register {progress.key}"):
-                try:
+        patience = Patience(self.context.sleep)
+        while True:
+            try:
+                with explained(f"could not register {progress.key}"):
                     self.context.aws.dynamodb.transact_write_items(**arguments)
-                    return
-                except ClientError as error:
-                    if self.state.progress(progress.key):
-                        return  # its answer was lost
-                    if code(error) != "TransactionCanceledException" or attempt == TRIES - 1:
-                        raise
-            self.context.sleep(jitter(attempt))
+                return
+            except ArchiverError as error:
+                if self.state.progress(progress.key):
+                    return  # its answer was lost
+                if code(error.__cause__) != "TransactionCanceledException":
+                    raise
+                patience.wait(error)
 
 
 @dataclass

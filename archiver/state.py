@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from archiver.aws import TRIES, code, explained, jitter
+from archiver.aws import Patience, code, explained
 from archiver.errors import ArchiverError
 
 if TYPE_CHECKING:
@@ -126,19 +126,19 @@ class State:
 
     def _write(self, what: str, call: Callable[[], object]) -> bool:
         """A write of one row; False if its condition does not hold. Raises ArchiverError."""
-        for attempt in range(TRIES):
-            with self._explained(what):
-                try:
+        patience = Patience(self.sleep)
+        while True:
+            try:
+                with self._explained(what):
                     call()
-                    return True
-                except ClientError as error:
-                    if code(error) == "ConditionalCheckFailedException":
-                        return False
-                    # A transaction is at this row, which botocore does not wait for.
-                    if code(error) != "TransactionConflictException" or attempt == TRIES - 1:
-                        raise
-            self.sleep(jitter(attempt))
-        raise AssertionError
+                return True
+            except ArchiverError as error:
+                if code(error.__cause__) == "ConditionalCheckFailedException":
+                    return False
+                # A transaction is at this row, which botocore does not wait for.
+                if code(error.__cause__) != "TransactionConflictException":
+                    raise
+                patience.wait(error)
 
     def _rows(self, prefix: str, what: str) -> Iterator[dict[str, Any]]:
         with self._explained(what):

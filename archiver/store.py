@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
-from archiver.aws import code, explained, jitter
+from archiver.aws import Patience, code, explained
 from archiver.errors import ArchiverError, VerificationError
 
 if TYPE_CHECKING:
@@ -46,20 +46,16 @@ class Store:
         # Without a key it is the bucket's own default, which is never nothing.
         if self.kms_key_id:
             arguments |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key_id}
-        for attempt in range(5):
+        patience = Patience(self.sleep, tries=5)
+        while True:
             try:
                 self._put(key, body, once, arguments)
                 return
             except ArchiverError as error:
                 # A try of botocore's is still on its way, and its next one met it.
-                cause = error.__cause__
-                if (
-                    attempt == 4
-                    or not isinstance(cause, ClientError)
-                    or code(cause) != "ConditionalRequestConflict"
-                ):
+                if code(error.__cause__) != "ConditionalRequestConflict":
                     raise
-            self.sleep(jitter(attempt))
+                patience.wait(error)
 
     def _put(self, key: str, body: bytes, once: bool, arguments: dict[str, Any]) -> None:
         with explained(f"could not write s3://{self.bucket}/{key}"):

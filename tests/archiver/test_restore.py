@@ -424,12 +424,27 @@ def test_an_empty_day_is_not_all_of_them(archived: World, day: str) -> None:
 
 def test_one_bad_item_of_another_maker_does_not_keep_the_others_out(world: World) -> None:
     plain = [{"id": f"u{number}"} for number in range(5)]
-    body = json.dumps({"itemCount": 6, "items": [*plain, {"id": ""}]})
+    body = json.dumps({"itemCount": 6, "items": [*plain, {"id": "x" * 3000}]})
     world.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=body.encode())
     report = world.restore()
     assert report.restored == 5
     assert len(report.problems) == 1
     assert FOREIGN in report.problems[0]
+
+
+def test_items_that_do_not_fit_the_table_are_said_in_a_line_for_each_reason(world: World) -> None:
+    items = [{"id": "u"}, *[{"name": "x"}] * 3, *[{"id": 7}] * 4, *[{"id": ["u"]}] * 2, {"id": ""}]
+    body = json.dumps({"itemCount": len(items), "items": items})
+    world.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=body.encode())
+    assert world.restore(dry_run=True).restored == 1
+    report = world.restore()
+    assert report.restored == 1
+    assert report.problems == [
+        f"{FOREIGN}: an item has no id, which is in the key of restored (3 of 11 items are left out)",
+        f"{FOREIGN}: an item's id is of type N, and the key of restored has it as S (4 of 11 items are left out)",
+        f"{FOREIGN}: an item's id is of type L, and the key of restored has it as S (2 of 11 items are left out)",
+        f"{FOREIGN}: an item's id is empty, which the key of restored can't be (1 of 11 items are left out)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -425,6 +425,7 @@ def test_transactions_become_smaller_where_capacity_is_short() -> None:
 def test_a_table_with_replicas_is_refused_unless_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     replicas = {
         "Table": {
+            "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
             "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
             "Replicas": [{"RegionName": "x"}],
         }

@@ -24,7 +24,7 @@ from moto.dynamodb.models import table as moto_table
 
 from archiver import aws, run, state
 from archiver.items import Item
-from archiver.restore import Report, Restore, Wanted
+from archiver.restore import Restore, Restored, Wanted
 from archiver.run import Result
 from archiver.settings import Settings
 
@@ -276,7 +276,7 @@ class World:
         """From here on nothing fails."""
         self.line = Line()
 
-    def restore(self, table: str = "restored", **wanted: Any) -> Report:
+    def restore(self, table: str = "restored", **wanted: Any) -> Restored:
         """All of the archive, or what is wanted, into a new table."""
         options = {name: wanted.pop(name) for name in ("overwrite", "dry_run", "unproven") if name in wanted}
         if table not in self.dynamodb.list_tables()["TableNames"]:
