@@ -96,7 +96,9 @@ class Restore:
         self._store = Store(self.aws.s3, self.settings.archive_bucket, self.settings.kms_key_id)
         self._filter = compiled(self.wanted.filter)
         self._key: Mapping[str, str] = {}
-        self._held: set[tuple[str, ...]] = set()
+        self._held: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        """By the names of key attributes: of items that nothing older may come for."""
+        self._all_held = False
 
     def run(self) -> Restored:
         """All of it. Safe to repeat: what is there already stays. Raises ArchiverError if it cannot begin."""
@@ -110,7 +112,9 @@ class Restore:
                 self._object(name)
             except FrozenError as error:
                 self._thaw(error.key)
-                self._hold(name)
+                if not self._hold(name) and self.overwrite != "always":
+                    # It may have any item.
+                    self._all_held = True
             except ArchiverError as error:
                 self.report.problems.append(str(error))
                 self._hold(name)
@@ -120,7 +124,11 @@ class Restore:
     def _names(self) -> Iterable[str]:
         if self.wanted.objects:
             prefix = f"s3://{self.settings.archive_bucket}/"
-            return self._in_turn(name.removeprefix(prefix) for name in self.wanted.objects)
+            names = [name.removeprefix(prefix) for name in self.wanted.objects]
+            for name in names:
+                if name.startswith("s3://"):
+                    raise ArchiverError(f"{name} is not in the bucket {prefix} (ARCHIVE_BUCKET)")
+            return self._in_turn(names)
         prefix = (
             f"{self.settings.archive_prefix}/"
             if self.wanted.day is None
@@ -144,14 +152,19 @@ class Restore:
             names, key=lambda name: (documents.order_of(name), name), reverse=self.overwrite != "always"
         )
 
-    def _hold(self, name: str) -> None:
-        """Nothing older of the items of an object that is not ready may come before it."""
+    def _hold(self, name: str) -> bool:
+        """Nothing older of the items of an object that is not ready may come before it; whether they are known."""
         try:
             manifest = self._manifest(name)
         except ArchiverError:
-            return
+            return False
         if manifest:
-            self._held.update(key for index, key in enumerate(manifest.keys) if index not in manifest.kept)
+            held = self._held.setdefault(manifest.source.key, set())
+            held.update(key for index, key in enumerate(manifest.keys) if index not in manifest.kept)
+        return manifest is not None
+
+    def _is_held(self, item: Item) -> bool:
+        return self._all_held or any(_key_text(item, names) in held for names, held in self._held.items())
 
     def _thaw(self, name: str) -> None:
         if self.dry_run:
@@ -174,12 +187,13 @@ class Restore:
             if found is None:
                 return
             self.report.unverified.append(name)
-            chosen = list(enumerate(found))
+            chosen = self._possible(found, name)
         else:
             if self.wanted.source_table not in (None, manifest.source.table):
                 return
             left = self._left(manifest)
-            if self.wanted.key is not None:
+            # By what they were called in their table, if that is what they are called in this one.
+            if self.wanted.key is not None and manifest.source.key == tuple(self._key):
                 left = [index for index in left if manifest.keys[index] == self.wanted.key]
             if not left:
                 return
@@ -189,7 +203,7 @@ class Restore:
             chosen = [(index, archived[index]) for index in left]
         self.report.objects += 1
         matching = [(index, item) for index, item in chosen if self._matches(item, index, name)]
-        ready = [item for _, item in matching if self._key_text(item) not in self._held]
+        ready = [item for _, item in matching if not self._is_held(item)]
         self.report.held += len(matching) - len(ready)
         self._put(ready, form, name)
 
@@ -230,6 +244,14 @@ class Restore:
             )
         return archive.items
 
+    def _possible(self, found: Sequence[Item], name: str) -> list[tuple[int, Item]]:
+        """Items of another maker, with their numbers, less those that can be in no table at all."""
+        refusals = [items.refusal(item) for item in found]
+        self._left_out(
+            Counter(f"an item is none of DynamoDB's: {why}" for why in refusals if why), len(found), name
+        )
+        return [(index, item) for index, item in enumerate(found) if not refusals[index]]
+
     def _left(self, manifest: Manifest) -> list[int]:
         """Numbers of the items that left the table by the archiver's hand."""
         kept, end = manifest.kept, manifest.item_count
@@ -261,7 +283,7 @@ class Restore:
             raise ArchiverError(f"{name}: the filter fails for item {index}: {_line(error)}") from None
 
     def _key_text(self, item: Item) -> tuple[str, ...]:
-        return tuple(items.key_text(item[name]) for name in self._key if name in item)
+        return _key_text(item, self._key)
 
     # ---- into the table -------------------------------------------------------------------------------------
 
@@ -273,14 +295,17 @@ class Restore:
                 unfit[why] += 1
             else:
                 fitting.append(item)
-        for why, number in unfit.items():
-            self.report.problems.append(f"{name}: {why} ({number} of {len(wanted)} items are left out)")
+        self._left_out(unfit, len(wanted), name)
         if self.dry_run:
             self.report.restored += len(fitting)
             return
         for batch in self._batches(fitting):
             self._put_parts(batch, time_attribute, name)
             self.progressed(self.report)
+
+    def _left_out(self, reasons: Mapping[str, int], of: int, name: str) -> None:
+        for why, number in reasons.items():
+            self.report.problems.append(f"{name}: {why} ({number} of {of} items are left out)")
 
     def _unfit(self, item: Item) -> str:
         """Why an item can't be in this table, empty if it can."""
@@ -297,16 +322,18 @@ class Restore:
     def _put_parts(self, batch: list[Item], time_attribute: str, name: str) -> None:
         """A batch; where DynamoDB refuses it, its halves, so that one bad item does not keep the others out."""
         try:
-            self._put_batch(batch, time_attribute)
+            self._put_batch(batch, time_attribute, name)
         except ArchiverError as error:
             if code(error.__cause__) != "ValidationException":
                 raise
             if len(batch) == 1:
-                key = " ".join(self._key_text(batch[0]))
-                self.report.problems.append(f"{name}: the item {key} is refused: {error}")
+                self._refused(batch[0], name, str(error))
                 return
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                 self._put_parts(half, time_attribute, name)
+
+    def _refused(self, item: Item, name: str, why: str) -> None:
+        self.report.problems.append(f"{name}: the item {' '.join(self._key_text(item))} is refused: {why}")
 
     def _batches(self, wanted: Iterable[Item]) -> Iterator[list[Item]]:
         """Each fits a transaction, and has no key twice: an object of another maker might."""
@@ -324,7 +351,7 @@ class Restore:
         if batch:
             yield batch
 
-    def _put_batch(self, batch: list[Item], time_attribute: str) -> None:
+    def _put_batch(self, batch: list[Item], time_attribute: str, name: str) -> None:
         patience = Patience(self.sleep)
         while batch:
             try:
@@ -338,12 +365,14 @@ class Restore:
                 cause = error.__cause__
                 if not isinstance(cause, ClientError) or code(cause) != "TransactionCanceledException":
                     raise
-                left = self._left_over(batch, cause, error)
+                left = self._left_over(batch, cause, error, name)
                 if len(left) == len(batch):
                     patience.wait(error)
                 batch = left
 
-    def _left_over(self, batch: list[Item], cause: ClientError, error: ArchiverError) -> list[Item]:
+    def _left_over(
+        self, batch: list[Item], cause: ClientError, error: ArchiverError, name: str
+    ) -> list[Item]:
         """The items of a cancelled transaction that still have to be written; counts the others."""
         reasons: Any = cause.response.get("CancellationReasons", [])
         if len(reasons) != len(batch):
@@ -358,6 +387,8 @@ class Restore:
                         self.report.newer += 1
                 case why if why in BUSY or why in (None, "None"):
                     left.append(item)
+                case "ValidationError" | "ValidationException":
+                    self._refused(item, name, str(reason.get("Message")))
                 case why:
                     raise ArchiverError(f"{error}: {why}: {reason.get('Message')}")
         return left
@@ -376,6 +407,10 @@ class Restore:
             write["ExpressionAttributeNames"]["#time"] = time_attribute
             write["ExpressionAttributeValues"] = {":time": item[time_attribute]}
         return write
+
+
+def _key_text(item: Item, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(items.key_text(item[name]) for name in names if name in item)
 
 
 def compiled(expression: str | None) -> ParsedResult | None:

@@ -286,11 +286,13 @@ class TableRun:
         return True
 
     def failed(self, error: ArchiverError) -> None:
-        """Note what went wrong."""
-        log.error("%s", error, extra={"table": self.table})
+        """Note what went wrong; once, if it goes wrong for each segment."""
         with self._lock:
             self.result.stats.errors += 1
+            if str(error) in self.result.problems:
+                return
             self.result.problems.append(str(error))
+        log.error("%s", error, extra={"table": self.table})
 
     def count(self, **numbers: int) -> None:
         """Add to the statistics, from any thread."""

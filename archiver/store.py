@@ -58,7 +58,9 @@ class Store:
                 patience.wait(error)
 
     def _put(self, key: str, body: bytes, once: bool, arguments: dict[str, Any]) -> None:
-        with explained(f"could not write s3://{self.bucket}/{key}"):
+        # Nobody knows a name that is new. Without it the segments, which all fail for one reason, say one thing.
+        where = f"to s3://{self.bucket}/{key.split('/')[0]}/" if once else f"s3://{self.bucket}/{key}"
+        with explained(f"could not write {where}"):
             try:
                 self.client.put_object(
                     Bucket=self.bucket,
@@ -112,13 +114,12 @@ class Store:
         return body
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """Names of all objects that begin with `prefix`, in order."""
+        """Names of all objects that begin with `prefix`, in order, without those that a console makes for folders."""
         with explained(f"could not list s3://{self.bucket}/{prefix}"):
             for page in self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix
             ):
-                for one in page.get("Contents", []):
-                    yield one["Key"]
+                yield from (one["Key"] for one in page.get("Contents", []) if not one["Key"].endswith("/"))
 
     def thaw(self, key: str, days: int, tier: str) -> bool:
         """Ask for an object in an archive class; whether it was asked for now, not before. Raises ArchiverError."""

@@ -8,11 +8,13 @@ from datetime import timedelta
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from moto.core.botocore_stubber import MockRawResponse
 
 from archiver import cli, documents
 from archiver.errors import ArchiverError
 from archiver.items import Item
 from archiver.restore import Restore, Wanted
+from archiver.verify import verify
 from tests.archiver.world import BUCKET, TABLE, World, item, s3_answer
 
 SOURCE_SHAPE = {
@@ -286,7 +288,18 @@ def test_numbers_of_another_maker_keep_their_digits(world: World) -> None:
         (b"{", "is no archive"),
         (b'{"itemCount": 2, "items": []}', "it says 2 items and has 0"),
         (b'{"itemCount": 1, "items": [{"name": "x"}]}', "an item has no id, which is in the key of restored"),
-        (b"[1, 2]", "is no archive"),
+        (b"[1, 2]", "is no archive: it is no JSON object with a list of items"),
+        (
+            b'{"itemCount": 1, "items": {"id": "x"}}',
+            "is no archive: it is no JSON object with a list of items",
+        ),
+        (b'{"itemCount": 1, "items": ["x"]}', "is no archive: an item is no JSON object"),
+        (b'{"items": []}', "is no archive: it has no 'itemCount'"),
+        (
+            b'{"itemCount": 1, "items": [{"id": ' + b"[" * 9000 + b"]" * 9000 + b"}]}",
+            "maximum recursion depth",
+        ),
+        (b'{"format": "eav-platform/dynamodb-archive/1", "itemCount": 0, "items": []}', "it has no 'types'"),
     ],
 )
 def test_garbage_is_said_and_the_rest_comes_back(archived: World, body: bytes, says: str) -> None:
@@ -447,10 +460,104 @@ def test_items_that_do_not_fit_the_table_are_said_in_a_line_for_each_reason(worl
     ]
 
 
+def test_items_of_another_maker_that_dynamodb_does_not_know_are_left_out(world: World) -> None:
+    items = [
+        '{"id": "good", "n": -1.5e-100, "deep": ' + "[" * 31 + "]" * 31 + "}",
+        '{"id": "deep", "a": ' + "[" * 33 + "]" * 33 + "}",
+        '{"id": "deeper", "a": ' + '{"a": ' * 240 + "1" + "}" * 240 + "}",
+        '{"id": "large", "n": 1e400}', '{"id": "small", "n": [1e-400]}', '{"id": "huge", "n": 1e999999999}',
+        '{"id": "text", "x": "\\ud800"}', '{"id": "name", "x\\ud800": 1}', '{"id": "\\ud800"}',
+    ]  # fmt: skip
+    body = f'{{"itemCount": {len(items)}, "items": [{", ".join(items)}]}}'
+    world.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=body.encode())
+    report = world.restore(filter="id")
+    assert ids(world.table("restored")) == ["good"]
+    said = f"{FOREIGN}: an item is none of DynamoDB's: "
+    assert report.problems == [
+        f"{said}it is nested deeper than 32 levels (2 of 9 items are left out)",
+        f"{said}the number 1e400 is beyond what DynamoDB holds (1 of 9 items are left out)",
+        f"{said}the number 1e-400 is beyond what DynamoDB holds (1 of 9 items are left out)",
+        f"{said}the number 1e999999999 is beyond what DynamoDB holds (1 of 9 items are left out)",
+        f"{said}a text is no Unicode (3 of 9 items are left out)",
+    ]
+
+
+def test_an_item_that_is_refused_within_a_transaction_does_not_keep_the_others_out(archived: World) -> None:
+    """As DynamoDB says of one with more than 400 KB."""
+
+    def answer(operation: str, request: AWSPreparedRequest) -> AWSResponse | None:
+        if operation != "TransactWriteItems":
+            return None
+        writes = json.loads(request.body)["TransactItems"]  # type: ignore[arg-type]
+        bad = [one["Put"]["Item"]["id"] == {"S": "o00004"} for one in writes]
+        if True not in bad:
+            return None
+        reasons = [
+            {"Code": "ValidationError", "Message": "too large"} if no else {"Code": "None"} for no in bad
+        ]
+        body = {"__type": "x#TransactionCanceledException", "Message": "-", "CancellationReasons": reasons}
+        return AWSResponse(request.url, 400, {}, MockRawResponse(json.dumps(body)))  # type: ignore[arg-type]
+
+    archived.line.answers = answer
+    report = archived.restore()
+    assert report.restored == 9
+    assert [one.endswith("the item S:o00004 is refused: too large") for one in report.problems] == [True]
+
+
+def test_what_a_console_makes_for_folders_is_no_archive(archived: World) -> None:
+    for name in ("archives/", "archives/2024/01/20/", "manifests/", "manifests/2024/"):
+        archived.s3.put_object(Bucket=BUCKET, Key=name, Body=b"")
+    assert archived.restore().problems == []
+    assert len(archived.table("restored")) == 10
+    assert verify(archived.aws, archived.settings).problems == []
+
+
+def test_a_key_of_a_table_whose_key_is_another(world: World) -> None:
+    world.put(item(1, at={"N": "7"}), item(2, at={"N": "8"}))
+    world.run()
+    world.range_key = True
+    world.make_table("ranged")
+    assert world.restore("ranged", key=("S:o00001", "N:7")).restored == 1
+    assert world.restore("ranged", key=("S:o00001", "N:8")).restored == 0
+    assert world.table("ranged") == [item(1, at={"N": "7"})]
+
+
+@pytest.mark.parametrize("ranged", [False, True])
+def test_an_older_version_waits_also_for_a_table_whose_key_is_another(archived: World, ranged: bool) -> None:
+    last = item(3, group={"S": "again"})
+    archived.put(last)
+    archived.run()
+    newest = max(archived.objects())
+    archived.s3.put_object(Bucket=BUCKET, Key=newest, Body=archived.objects()[newest], StorageClass="GLACIER")
+    if ranged:
+        archived.dynamodb.create_table(
+            TableName="restored", BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": one, "AttributeType": "S"} for one in ("createdAt", "id")],
+            KeySchema=[{"AttributeName": "createdAt", "KeyType": "HASH"}, {"AttributeName": "id", "KeyType": "RANGE"}],
+        )  # fmt: skip
+    assert archived.restore().held == 1
+    archived.restore()
+    assert last in archived.table("restored")
+
+
+def test_all_that_is_older_waits_for_what_may_have_any_item(archived: World) -> None:
+    """What is in an object of another maker is not known before it is there."""
+    name = "archives/2024/01/21/archive-1705800000000.json"
+    body = json.dumps({"itemCount": 1, "items": [{"id": "o00003", "group": "theirs"}]}).encode()
+    archived.s3.put_object(Bucket=BUCKET, Key=name, Body=body, StorageClass="GLACIER")
+    report = archived.restore()
+    assert (report.requested, report.held, report.restored) == ([name], 10, 0)
+    report = archived.restore()
+    assert (report.held, report.restored) == (0, 10)
+    assert archived.table("restored")[3]["group"] == {"S": "theirs"}
+
+
 @pytest.mark.parametrize(
     "damage",
     [{"bytes": "12"}, {"itemCount": "4"}, {"sha256": None}, {"keys": []}, {"kept": [{"item": "0", "why": "gone"}]},
-     {"kept": [{"item": 99, "why": "gone"}]}, {"source": None}, {"status": "perhaps"}],
+     {"kept": [{"item": 99, "why": "gone"}]}, {"source": None}, {"status": "perhaps"},
+     {"kept": [{"item": 0, "why": 5}]}, {"object": 5},
+     {"source": {"table": "orders", "keySchema": [5], "timeAttribute": "createdAt", "timeFormat": "iso"}}],
 )  # fmt: skip
 def test_a_manifest_that_says_what_cannot_be_is_a_problem(archived: World, damage: dict[str, object]) -> None:
     name, body = min(archived.objects("manifests/").items())

@@ -294,7 +294,7 @@ class World:
         class Collect(Restore):
             """Writes into `found`, in which the first to come stays, as in a table."""
 
-            def _put_batch(self, batch: list[Item], time_attribute: str) -> None:
+            def _put_batch(self, batch: list[Item], time_attribute: str, name: str) -> None:
                 for one in batch:
                     found.setdefault(str(self._key_text(one)), one)
 
