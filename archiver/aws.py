@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +14,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, RetriesExhaustedError
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -70,9 +70,49 @@ def jitter(attempt: int, dice: Callable[[], float] = random.random) -> float:
     return dice() * min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt)
 
 
-def code(error: ClientError) -> str:
-    """The service's own name for the error."""
-    return error.response.get("Error", {}).get("Code", "")
+@dataclass
+class Patience:
+    """Waits between tries of what botocore does not try again, and comes to its end."""
+
+    sleep: Callable[[float], object]
+    tries: int = TRIES
+    tried: int = 0
+
+    def wait(self, error: ArchiverError) -> None:
+        """Before another try after `error`. Raises RetriesExhaustedError if there were enough."""
+        self.tried += 1
+        if self.tried >= self.tries:
+            raise RetriesExhaustedError(f"{error} ({self.tries} tries)") from error.__cause__
+        self.sleep(jitter(self.tried - 1))
+
+    def got_further(self) -> None:
+        """What comes is another thing to try."""
+        self.tried = 0
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the archiver goes by of a table."""
+
+    key: Mapping[str, str]
+    """Name of a key attribute to its type, S, N or B: hash, and range if there is one."""
+    replicated: bool
+    """In other regions."""
+
+
+def describe(client: DynamoDBClient, table: str) -> Described:
+    """Look at a table. Raises ArchiverError."""
+    with explained(f"could not describe the table {table}"):
+        found = client.describe_table(TableName=table)["Table"]
+    types = {one["AttributeName"]: one["AttributeType"] for one in found["AttributeDefinitions"]}
+    by_kind = {one["KeyType"]: one["AttributeName"] for one in found["KeySchema"]}
+    names = [by_kind[kind] for kind in ("HASH", "RANGE") if kind in by_kind]
+    return Described({name: types[name] for name in names}, bool(found.get("Replicas")))
+
+
+def code(error: BaseException | None) -> str:
+    """The service's own name for an error, empty if it is none of a service."""
+    return error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
 
 
 @contextmanager

@@ -22,6 +22,8 @@ from jobs.stopping import stopping
 
 NOT_YET: Final = 3
 """The exit code of a command that has to be run again."""
+MOST_PROBLEMS: Final = 20
+"""Lines about what went wrong."""
 SAY_EVERY: Final = 2.0
 """Seconds between two lines of progress."""
 
@@ -110,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
         help="also items not known to have left by the archiver's hand: where manifests or STATE_TABLE are lost",
     )  # fmt: skip
     one.add_argument(
-        "--thaw-days", type=int, default=7, metavar="N", help="how long a requested object stays (7)"
+        "--thaw-days", type=_days, default=7, metavar="N", help="how long a requested object stays (7)"
     )
     one.add_argument(
         "--thaw-tier", choices=("Expedited", "Standard", "Bulk"), default="Standard", help="how fast it comes"
@@ -130,12 +132,26 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _days(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 10**5:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of days, 1 or more")
+    return int(text)
+
+
 def _connect(found: Settings) -> aws.Aws:
     return aws.connect(found.region, connections=found.segments + 1)
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _problems(command: str, problems: Sequence[str]) -> None:
+    """A line each. What is wrong with one object may be with each of thousands."""
+    for problem in problems[:MOST_PROBLEMS]:
+        _say(f"python -m archiver {command}: {problem}")
+    if len(problems) > MOST_PROBLEMS:
+        _say(f"python -m archiver {command}: and {len(problems) - MOST_PROBLEMS:,} more: --json has them all")
 
 
 class Progress:
@@ -193,9 +209,7 @@ def run_command(args: argparse.Namespace) -> int:
         )
     else:
         _run_table(found, results, seconds, calls)
-    for one in results:
-        for problem in one.problems:
-            _say(f"python -m archiver run: {problem}")
+    _problems("run", [problem for one in results for problem in one.problems])
     if any(one.problems for one in results):
         return 1
     return 0 if all(one.finished for one in results) else NOT_YET
@@ -252,8 +266,7 @@ def verify_command(args: argparse.Namespace) -> int:
                 "problems": f"{len(findings.problems):,}",
             }
         )
-    for problem in findings.problems:
-        _say(f"python -m archiver verify: {problem}")
+    _problems("verify", findings.problems)
     return int(bool(findings.problems))
 
 
@@ -302,13 +315,15 @@ def restore_command(args: argparse.Namespace) -> int:
                 "problems": f"{len(report.problems):,}",
             }
         )
-    for problem in report.problems:
-        _say(f"python -m archiver restore: {problem}")
+    _problems("restore", report.problems)
     if report.problems:
         return 1
     if not report.ready:
         _say("not all objects are ready: run the same command again in some hours")
         return NOT_YET
+    if args.from_table and not (report.objects or report.abandoned or report.unfinished or report.not_ours):
+        _say(f"python -m archiver restore: none of these archives is of the table {args.from_table}")
+        return 1
     if args.object and report.abandoned and not report.restored:
         _say(
             f"python -m archiver restore: nothing was deleted for {', '.join(report.abandoned)}: see --unproven"

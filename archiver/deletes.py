@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError, HTTPClientError
 
 from archiver import conditions, items
-from archiver.aws import TRIES, code, explained, jitter
+from archiver.aws import Patience, code, explained
 from archiver.documents import Source
-from archiver.errors import ArchiverError, RetriesExhaustedError
+from archiver.errors import ArchiverError
 from archiver.state import Progress, State
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Deletes:
         """
         end = self._end()
         before, kept = self.progress, dict[int, str]()
-        attempt = 0
+        patience = Patience(self.sleep)
         while True:
             try:
                 with explained(f"could not delete items of {self.source.table}"):
@@ -87,17 +87,14 @@ class Deletes:
                         break
                     raise OvertakenError from None
                 if self._left_out(cause, end, kept):
-                    attempt = 0
+                    patience.got_further()
                     continue
                 if THROTTLED & set(_reasons(cause)) and end - before.next > 1:
                     # A table may not have the capacity for so many writes at once.
                     end = before.next + (end - before.next) // 2
                     self.batch_size = end - before.next + 1
                     kept = {index: why for index, why in kept.items() if index < end}
-                if attempt + 1 >= TRIES:
-                    raise RetriesExhaustedError(f"{error} ({TRIES} tries)") from cause
-            self.sleep(jitter(attempt))
-            attempt += 1
+                patience.wait(error)
         self.progress = replace(before, next=end, kept={**before.kept, **kept})
         return end - before.next - len(kept)
 

@@ -44,8 +44,12 @@ class Source:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Source:
-        """The inverse of `facts`. Raises KeyError."""
-        return cls(facts["table"], tuple(facts["keySchema"]), facts["timeAttribute"], facts["timeFormat"])
+        """The inverse of `facts`. Raises KeyError, ValueError."""
+        found = cls(facts["table"], tuple(facts["keySchema"]), facts["timeAttribute"], facts["timeFormat"])
+        texts = (found.table, *found.key, found.time_attribute, found.time_format)
+        if not found.key or not all(isinstance(one, str) and one for one in texts):
+            raise ValueError("its source is none")
+        return found
 
     def key_of(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """The item's key, as DynamoDB wants it."""
@@ -86,6 +90,7 @@ class Manifest:
             {
                 "format": MANIFEST_FORMAT,
                 "object": self.key,
+                "order": order_of(self.key),
                 "status": self.status,
                 "source": self.source.facts(),
                 "archiveDate": self.archived_at,
@@ -104,6 +109,8 @@ def read_manifest(name: str, body: bytes) -> Manifest:
     """The inverse of `Manifest.body`. Raises ArchiverError, with `name`."""
     try:
         found = orjson.loads(body)
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
         if found["format"] != MANIFEST_FORMAT or found["status"] not in get_args(Status):
             raise ValueError("it is of another format")
         manifest = Manifest(
@@ -121,7 +128,8 @@ def read_manifest(name: str, body: bytes) -> Manifest:
         )
         _check(manifest)
     except (ValueError, KeyError, TypeError) as error:
-        raise ArchiverError(f"{name} is no manifest: {error}") from None
+        missing = "it has no " if isinstance(error, KeyError) else ""
+        raise ArchiverError(f"{name} is no manifest: {missing}{error}") from None
     return manifest
 
 
@@ -132,8 +140,8 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"its {what} is {number!r}")
     if not isinstance(manifest.digest, str) or not re.fullmatch(r"[0-9a-f]{64}", manifest.digest):
         raise ValueError("its sha256 is none")
-    if not isinstance(manifest.key, str) or not manifest.source.key:
-        raise ValueError("it names no object, or no key")
+    if not isinstance(manifest.key, str):
+        raise ValueError("it names no object")
     if len(manifest.keys) != manifest.item_count:
         raise ValueError(f"its itemCount is {manifest.item_count}, and it names {len(manifest.keys)}")
     if any(
@@ -143,6 +151,8 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("it names keys that are none")
     if any(type(index) is not int or not 0 <= index < manifest.item_count for index in manifest.kept):
         raise ValueError("it keeps items that it has not")
+    if not all(isinstance(why, str) for why in manifest.kept.values()):
+        raise ValueError("it does not say why it keeps items")
 
 
 @dataclass(frozen=True)
@@ -203,40 +213,68 @@ def read_archive(name: str, body: bytes) -> Archive:
     """An archive object, ours or one of the documented shape. Raises VerificationError, with `name`."""
     try:
         found = items.loads(body)
+        if not isinstance(found, dict) or not isinstance(found.get("items"), list):
+            raise ValueError("it is no JSON object with a list of items")
         ours = found.get("format") == FORMAT
         types = found["types"] if ours else {}
         plain = found["items"]
-        if int(found["itemCount"]) != len(plain):
+        if float(found["itemCount"]) != len(plain):
             raise ValueError(f"it says {found['itemCount']} items and has {len(plain)}")
         return Archive(
             tuple(items.decode(one, types.get(str(index))) for index, one in enumerate(plain)),
             Source.of(found["source"]) if ours else None,
             str(found.get("archiveDate", "")),
             str(found.get("cutoff", "")),
-            int(found.get("cutoffDays", 0)),
+            int(found["cutoffDays"]) if ours else 0,
             str(found.get("manifest", "")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except KeyError as error:
+        raise VerificationError(f"{name} is no archive: it has no {error}") from None
+    except (TypeError, AttributeError) as error:
+        raise VerificationError(f"{name} is no archive: it is of another shape: {error}") from None
+    except (ValueError, RecursionError) as error:
         raise VerificationError(f"{name} is no archive: {error}") from None
 
 
 def table_of(key: str) -> str | None:
     """The table that an archive object is of, by its name; None if another maker named it.
 
-    >>> table_of("archives/2024/01/20/archive-1705716000000-my-orders-0-3f2a4b5c.json")
+    >>> table_of("archives/2024/01/20/archive-1705716000000-my-orders-0-n1705716000000-3f2a4b5c.json")
     'my-orders'
     """
-    found = re.search(r"/archive-\d+-(.+)-\d+-[0-9a-f]{8}\.json$", key)
+    found = _OURS.search(key)
     return found and found[1]
 
 
-def archive_key(prefix: str, table: str, at: datetime, unique: str) -> str:
-    """`archives/2024/01/20/archive-1705716000000-orders-3f2a….json`, by the day (UTC) it was archived.
+def order_of(key: str) -> int:
+    """What orders archive objects, by their name: of two that have an item the later one has the larger number.
 
-    >>> archive_key("archives", "orders", datetime(2024, 1, 20, 2, tzinfo=UTC), "3f2a")
-    'archives/2024/01/20/archive-1705716000000-orders-3f2a.json'
+    It is the number that the state table gave it. Objects of other makers, and ours from before there were numbers,
+    have only the clock of who wrote them, to which the numbers keep: see `State.next_order`.
+
+    >>> order_of("archives/2024/01/20/archive-1705716000000-my-orders-0-n1705716000007-3f2a4b5c.json")
+    1705716000007
+    >>> order_of("archives/2024/01/20/archive-1705716000000.json")
+    1705716000000
     """
-    return f"{prefix}/{at:%Y/%m/%d}/archive-{round(at.timestamp() * 1000)}-{table}-{unique}.json"
+    ours = _OURS.search(key)
+    if ours and ours[2]:
+        return int(ours[2])
+    clock = re.search(r"/archive-(\d+)[^/]*$", key)
+    return int(clock[1]) if clock else 0
+
+
+_OURS: Final = re.compile(r"/archive-\d+-([^/]+)-\d+(?:-n(\d+))?-[0-9a-f]{8}\.json$")
+
+
+def archive_key(prefix: str, table: str, at: datetime, segment: int, order: int, unique: str) -> str:
+    """By the day (UTC) and the millisecond that the clock said; `order` is above the clock: see `order_of`.
+
+    >>> archive_key("archives", "orders", datetime(2024, 1, 20, 2, tzinfo=UTC), 0, 1705716000007, "3f2a4b5c")
+    'archives/2024/01/20/archive-1705716000000-orders-0-n1705716000007-3f2a4b5c.json'
+    """
+    clock = round(at.timestamp() * 1000)
+    return f"{prefix}/{at:%Y/%m/%d}/archive-{clock}-{table}-{segment}-n{order}-{unique}.json"
 
 
 def manifest_key(key: str, archive_prefix: str, manifest_prefix: str) -> str:

@@ -51,23 +51,27 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """
     environment = {**os.environ, "DRY_RUN": "true"} if event.get("dry_run") is True else os.environ
     settings = from_environment(environment)
-    began = time.time()
+    began = time.monotonic()
     aws = connect(settings.region, connections=settings.segments + 1)
     results = run.run(
-        run.Context(aws, settings, time_left=lambda: context.get_remaining_time_in_millis() / 1000)
+        run.Context(
+            aws,
+            settings,
+            time_left=lambda: context.get_remaining_time_in_millis() / 1000,
+            traced=lambda table: tracer.provider.in_subsegment(f"## {table}"),
+        )
     )
-    seconds = time.time() - began
     for one in results:
-        _publish(one, seconds)
+        _publish(one)
         logger.info(
             "Archival process completed" if one.finished else "Archival process stopped",
             extra={
                 "table": one.table,
-                "stats": {**one.facts()["stats"], "startTime": round(began * 1000)},
-                "durationSeconds": round(seconds, 3),
+                "stats": {**one.facts()["stats"], "startTime": round(one.began * 1000)},
+                "durationSeconds": one.seconds,
                 "finished": one.finished,
                 "reason": one.reason,
-                "apiCalls": sum(aws.calls.values()),
+                "apiCalls": one.api_calls,
             },
         )
     problems = [problem for one in results for problem in one.problems]
@@ -75,17 +79,18 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         raise ArchiverError("; ".join(problems))
     return {
         "finished": all(one.finished for one in results),
-        "durationSeconds": round(seconds, 3),
+        "durationSeconds": round(time.monotonic() - began, 3),
         "tables": [one.facts() for one in results],
     }
 
 
-def _publish(result: run.Result, seconds: float) -> None:
+def _publish(result: run.Result) -> None:
     """The metrics of one table, a line of embedded format each."""
     metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
     metrics.add_dimension("table", result.table)
     for name, number in result.facts()["stats"].items():
         metrics.add_metric(name.capitalize(), UNITS[name], number)
-    metrics.add_metric("Duration", MetricUnit.Seconds, seconds)
+    metrics.add_metric("Duration", MetricUnit.Seconds, result.seconds)
+    metrics.add_metric("ApiCalls", MetricUnit.Count, result.api_calls)
     metrics.add_metric("Finished", MetricUnit.Count, int(result.finished))
     metrics.flush_metrics()

@@ -25,6 +25,8 @@ Types = dict[str, str]
 
 KINDS: Final = frozenset({"S", "N", "B", "SS", "NS", "BS", "L", "M", "BOOL", "NULL"})
 """DynamoDB's names of its types."""
+MOST_LEVELS: Final = 32
+"""Of maps and lists in each other that DynamoDB holds."""
 SAFE_INTEGER: Final = 2**53
 """Beyond it a reader that knows doubles only (JavaScript) would change a number."""
 
@@ -99,6 +101,8 @@ def decode(plain: Mapping[str, Any], types: Mapping[str, str] | None = None) -> 
     Without notes it is the item that JSON says: this is how archives of other makers are read.
     """
     types = types or {}
+    if not isinstance(plain, dict):
+        raise ValueError("an item is no JSON object")
     return {name: _value(value, _pointer("", name), types) for name, value in plain.items()}
 
 
@@ -162,6 +166,42 @@ def _comparable(value: Mapping[str, Any]) -> Any:
     return _plain(value, "", {})
 
 
+def refusal(item: Mapping[str, Any]) -> str:
+    """Why this can be no item of DynamoDB's, empty if it can: what other makers wrote may hold anything that is JSON.
+
+    >>> refusal({"id": {"S": "x"}, "much": {"N": "1e400"}})
+    'the number 1e400 is beyond what DynamoDB holds'
+    """
+    try:
+        for name, value in item.items():
+            name.encode()
+            _refuse(value, 1)
+    except UnicodeEncodeError:
+        return "a text is no Unicode"
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _refuse(value: Mapping[str, Any], level: int) -> None:
+    """Raises ValueError."""
+    if level > MOST_LEVELS:
+        raise ValueError(f"it is nested deeper than {MOST_LEVELS} levels")
+    ((kind, content),) = value.items()
+    match kind:
+        case "S":
+            content.encode()
+        case "N":
+            number_text(content)
+        case "L":
+            for one in content:
+                _refuse(one, level + 1)
+        case "M":
+            for name, one in content.items():
+                name.encode()
+                _refuse(one, level + 1)
+
+
 def size(item: Mapping[str, Any]) -> int:
     """About how many bytes DynamoDB counts for an item; never much less. Names and contents, a bit for each value."""
     return sum(len(name.encode()) + _size(value) for name, value in item.items())
@@ -198,7 +238,7 @@ def key_text(value: Mapping[str, Any]) -> str:
 
 
 def number_text(text: str) -> str:
-    """The same text for equal numbers. Raises ValueError for what is no number.
+    """The same text for equal numbers. Raises ValueError for what is none that DynamoDB holds.
 
     >>> number_text("7.0"), number_text("1E3"), number_text("0.10")
     ('7', '1000', '0.1')
@@ -207,6 +247,8 @@ def number_text(text: str) -> str:
         number = Decimal(text)
     except InvalidOperation:
         raise ValueError(f"{text!r} is no number") from None
+    if not number.is_finite() or abs(number.adjusted()) > 130:
+        raise ValueError(f"the number {text[:40]} is beyond what DynamoDB holds")
     return f"{number.normalize():f}"
 
 

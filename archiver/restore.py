@@ -7,8 +7,9 @@ archived are in the object, too, but the archive has not the last word on them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import jmespath
@@ -17,11 +18,12 @@ from botocore.exceptions import ClientError
 from jmespath.parser import ParsedResult
 
 from archiver import documents, items
-from archiver.aws import TRIES, Aws, code, explained, jitter
+from archiver.aws import Aws, Patience, code, describe, explained
 from archiver.deletes import BUSY, MOST_BYTES
 from archiver.documents import Manifest
-from archiver.errors import ArchiverError, RetriesExhaustedError
+from archiver.errors import ArchiverError
 from archiver.items import Item
+from archiver.reports import Report
 from archiver.settings import Settings
 from archiver.state import State
 from archiver.store import FrozenError, Store
@@ -47,10 +49,9 @@ class Wanted:
 
 
 @dataclass
-class Report:
-    """What became of what was wanted."""
+class Restored(Report):
+    """What became of what was wanted; of unfinished objects only what is known to have left is restored."""
 
-    objects: int = 0
     restored: int = 0
     identical: int = 0
     """Were in the table just so."""
@@ -60,21 +61,12 @@ class Report:
     """In the archive, but changed or deleted by others while they were archived: they did not leave by our hand."""
     unverified: list[str] = field(default_factory=list)
     """Objects of the documented shape that have no manifest to be checked against."""
-    unfinished: list[str] = field(default_factory=list)
-    """Objects whose deletes are under way: only what is known to have left was restored."""
-    abandoned: list[str] = field(default_factory=list)
-    """Objects that a run gave up before anything was deleted for them."""
     held: int = 0
     """Items of which a later version is in an object that is not ready: left for the next time."""
     requested: list[str] = field(default_factory=list)
     """Objects in an archive class that were requested now."""
     waiting: list[str] = field(default_factory=list)
     """Objects in an archive class that had been requested and are not ready."""
-    problems: list[str] = field(default_factory=list)
-
-    def facts(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
 
     @property
     def ready(self) -> bool:
@@ -96,22 +88,21 @@ class Restore:
     """Also what is not known to have left by the archiver's hand: for when manifests or the state table are lost."""
     thaw_days: int = 7
     thaw_tier: str = "Standard"
-    progressed: Callable[[Report], None] = lambda report: None
+    progressed: Callable[[Restored], None] = lambda report: None
     sleep: Callable[[float], object] = time.sleep
-    report: Report = field(default_factory=Report)
+    report: Restored = field(default_factory=Restored)
 
     def __post_init__(self) -> None:
         self._store = Store(self.aws.s3, self.settings.archive_bucket, self.settings.kms_key_id)
         self._filter = compiled(self.wanted.filter)
-        self._key: tuple[str, ...] = ()
-        self._held: set[tuple[str, ...]] = set()
+        self._key: Mapping[str, str] = {}
+        self._held: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        """By the names of key attributes: of items that nothing older may come for."""
+        self._all_held = False
 
-    def run(self) -> Report:
+    def run(self) -> Restored:
         """All of it. Safe to repeat: what is there already stays. Raises ArchiverError if it cannot begin."""
-        with explained(f"could not describe the table {self.target}"):
-            schema = self.aws.dynamodb.describe_table(TableName=self.target)["Table"]["KeySchema"]
-        by_kind = {one["KeyType"]: one["AttributeName"] for one in schema}
-        self._key = tuple(by_kind[kind] for kind in ("HASH", "RANGE") if kind in by_kind)
+        self._key = describe(self.aws.dynamodb, self.target).key
         if self.wanted.key is not None and len(self.wanted.key) != len(self._key):
             raise ArchiverError(
                 f"the key of {self.target} is {', '.join(self._key)}: give a value for each with --key"
@@ -121,7 +112,9 @@ class Restore:
                 self._object(name)
             except FrozenError as error:
                 self._thaw(error.key)
-                self._hold(name)
+                if not self._hold(name) and self.overwrite != "always":
+                    # It may have any item.
+                    self._all_held = True
             except ArchiverError as error:
                 self.report.problems.append(str(error))
                 self._hold(name)
@@ -131,14 +124,17 @@ class Restore:
     def _names(self) -> Iterable[str]:
         if self.wanted.objects:
             prefix = f"s3://{self.settings.archive_bucket}/"
-            return [name.removeprefix(prefix) for name in self.wanted.objects]
+            names = [name.removeprefix(prefix) for name in self.wanted.objects]
+            for name in names:
+                if name.startswith("s3://"):
+                    raise ArchiverError(f"{name} is not in the bucket {prefix} (ARCHIVE_BUCKET)")
+            return self._in_turn(names)
         prefix = (
             f"{self.settings.archive_prefix}/"
             if self.wanted.day is None
             else documents.day_prefix(self.settings.archive_prefix, self.wanted.day)
         )
-        # Of an item that was archived twice the last version gets in: the first to come, or the last to write over.
-        names = sorted(self._store.keys(prefix), key=_archived, reverse=self.overwrite != "always")
+        names = self._in_turn(self._store.keys(prefix))
         if not names:
             raise ArchiverError(f"there are no archives in s3://{self.settings.archive_bucket}/{prefix}")
         tables = {table for name in names if (table := documents.table_of(name))}
@@ -150,14 +146,25 @@ class Restore:
             )
         return names
 
-    def _hold(self, name: str) -> None:
-        """Nothing older of the items of an object that is not ready may come before it."""
+    def _in_turn(self, names: Iterable[str]) -> list[str]:
+        """Of an item that was archived twice the last version gets in: the first to come, or the last to write over."""
+        return sorted(
+            names, key=lambda name: (documents.order_of(name), name), reverse=self.overwrite != "always"
+        )
+
+    def _hold(self, name: str) -> bool:
+        """Nothing older of the items of an object that is not ready may come before it; whether they are known."""
         try:
             manifest = self._manifest(name)
         except ArchiverError:
-            return
+            return False
         if manifest:
-            self._held.update(key for index, key in enumerate(manifest.keys) if index not in manifest.kept)
+            held = self._held.setdefault(manifest.source.key, set())
+            held.update(key for index, key in enumerate(manifest.keys) if index not in manifest.kept)
+        return manifest is not None
+
+    def _is_held(self, item: Item) -> bool:
+        return self._all_held or any(_key_text(item, names) in held for names, held in self._held.items())
 
     def _thaw(self, name: str) -> None:
         if self.dry_run:
@@ -180,12 +187,13 @@ class Restore:
             if found is None:
                 return
             self.report.unverified.append(name)
-            chosen = list(enumerate(found))
+            chosen = self._possible(found, name)
         else:
             if self.wanted.source_table not in (None, manifest.source.table):
                 return
             left = self._left(manifest)
-            if self.wanted.key is not None:
+            # By what they were called in their table, if that is what they are called in this one.
+            if self.wanted.key is not None and manifest.source.key == tuple(self._key):
                 left = [index for index in left if manifest.keys[index] == self.wanted.key]
             if not left:
                 return
@@ -195,7 +203,7 @@ class Restore:
             chosen = [(index, archived[index]) for index in left]
         self.report.objects += 1
         matching = [(index, item) for index, item in chosen if self._matches(item, index, name)]
-        ready = [item for _, item in matching if self._key_text(item) not in self._held]
+        ready = [item for _, item in matching if not self._is_held(item)]
         self.report.held += len(matching) - len(ready)
         self._put(ready, form, name)
 
@@ -236,6 +244,14 @@ class Restore:
             )
         return archive.items
 
+    def _possible(self, found: Sequence[Item], name: str) -> list[tuple[int, Item]]:
+        """Items of another maker, with their numbers, less those that can be in no table at all."""
+        refusals = [items.refusal(item) for item in found]
+        self._left_out(
+            Counter(f"an item is none of DynamoDB's: {why}" for why in refusals if why), len(found), name
+        )
+        return [(index, item) for index, item in enumerate(found) if not refusals[index]]
+
     def _left(self, manifest: Manifest) -> list[int]:
         """Numbers of the items that left the table by the archiver's hand."""
         kept, end = manifest.kept, manifest.item_count
@@ -267,38 +283,57 @@ class Restore:
             raise ArchiverError(f"{name}: the filter fails for item {index}: {_line(error)}") from None
 
     def _key_text(self, item: Item) -> tuple[str, ...]:
-        return tuple(items.key_text(item[name]) for name in self._key if name in item)
+        return _key_text(item, self._key)
 
     # ---- into the table -------------------------------------------------------------------------------------
 
     def _put(self, wanted: list[Item], time_attribute: str, name: str) -> None:
+        fitting, unfit = list[Item](), Counter[str]()
         for item in wanted:
-            missing = [one for one in self._key if one not in item]
-            if missing:
-                raise ArchiverError(
-                    f"{name}: an item has no {missing[0]}, which is in the key of {self.target}"
-                )
+            why = self._unfit(item)
+            if why:
+                unfit[why] += 1
+            else:
+                fitting.append(item)
+        self._left_out(unfit, len(wanted), name)
         if self.dry_run:
-            self.report.restored += len(wanted)
+            self.report.restored += len(fitting)
             return
-        for batch in self._batches(wanted):
+        for batch in self._batches(fitting):
             self._put_parts(batch, time_attribute, name)
             self.progressed(self.report)
+
+    def _left_out(self, reasons: Mapping[str, int], of: int, name: str) -> None:
+        for why, number in reasons.items():
+            self.report.problems.append(f"{name}: {why} ({number} of {of} items are left out)")
+
+    def _unfit(self, item: Item) -> str:
+        """Why an item can't be in this table, empty if it can."""
+        for name, kind in self._key.items():
+            if name not in item:
+                return f"an item has no {name}, which is in the key of {self.target}"
+            ((found, content),) = item[name].items()
+            if found != kind:
+                return f"an item's {name} is of type {found}, and the key of {self.target} has it as {kind}"
+            if not content:
+                return f"an item's {name} is empty, which the key of {self.target} can't be"
+        return ""
 
     def _put_parts(self, batch: list[Item], time_attribute: str, name: str) -> None:
         """A batch; where DynamoDB refuses it, its halves, so that one bad item does not keep the others out."""
         try:
-            self._put_batch(batch, time_attribute)
+            self._put_batch(batch, time_attribute, name)
         except ArchiverError as error:
-            cause = error.__cause__
-            if not isinstance(cause, ClientError) or code(cause) != "ValidationException":
+            if code(error.__cause__) != "ValidationException":
                 raise
             if len(batch) == 1:
-                key = " ".join(self._key_text(batch[0]))
-                self.report.problems.append(f"{name}: the item {key} is refused: {error}")
+                self._refused(batch[0], name, str(error))
                 return
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                 self._put_parts(half, time_attribute, name)
+
+    def _refused(self, item: Item, name: str, why: str) -> None:
+        self.report.problems.append(f"{name}: the item {' '.join(self._key_text(item))} is refused: {why}")
 
     def _batches(self, wanted: Iterable[Item]) -> Iterator[list[Item]]:
         """Each fits a transaction, and has no key twice: an object of another maker might."""
@@ -316,8 +351,8 @@ class Restore:
         if batch:
             yield batch
 
-    def _put_batch(self, batch: list[Item], time_attribute: str) -> None:
-        attempt = 0
+    def _put_batch(self, batch: list[Item], time_attribute: str, name: str) -> None:
+        patience = Patience(self.sleep)
         while batch:
             try:
                 with explained(f"could not write to {self.target}"):
@@ -330,15 +365,14 @@ class Restore:
                 cause = error.__cause__
                 if not isinstance(cause, ClientError) or code(cause) != "TransactionCanceledException":
                     raise
-                left = self._left_over(batch, cause, error)
+                left = self._left_over(batch, cause, error, name)
                 if len(left) == len(batch):
-                    attempt += 1
-                    if attempt >= TRIES:
-                        raise RetriesExhaustedError(f"{error} ({TRIES} tries)") from cause
-                    self.sleep(jitter(attempt))
+                    patience.wait(error)
                 batch = left
 
-    def _left_over(self, batch: list[Item], cause: ClientError, error: ArchiverError) -> list[Item]:
+    def _left_over(
+        self, batch: list[Item], cause: ClientError, error: ArchiverError, name: str
+    ) -> list[Item]:
         """The items of a cancelled transaction that still have to be written; counts the others."""
         reasons: Any = cause.response.get("CancellationReasons", [])
         if len(reasons) != len(batch):
@@ -353,6 +387,8 @@ class Restore:
                         self.report.newer += 1
                 case why if why in BUSY or why in (None, "None"):
                     left.append(item)
+                case "ValidationError" | "ValidationException":
+                    self._refused(item, name, str(reason.get("Message")))
                 case why:
                     raise ArchiverError(f"{error}: {why}: {reason.get('Message')}")
         return left
@@ -363,7 +399,7 @@ class Restore:
             return write
         write |= {
             "ConditionExpression": "attribute_not_exists(#key)",
-            "ExpressionAttributeNames": {"#key": self._key[0]},
+            "ExpressionAttributeNames": {"#key": next(iter(self._key))},
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
         if self.overwrite == "older" and time_attribute in item:
@@ -373,10 +409,8 @@ class Restore:
         return write
 
 
-def _archived(name: str) -> tuple[str, str]:
-    """Orders names by the day and the millisecond they were archived."""
-    folder, _, file = name.rpartition("/")
-    return folder, file
+def _key_text(item: Item, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(items.key_text(item[name]) for name in names if name in item)
 
 
 def compiled(expression: str | None) -> ParsedResult | None:

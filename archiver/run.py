@@ -15,15 +15,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import orjson
-from botocore.exceptions import ClientError
 
 from archiver import age, conditions, documents
-from archiver.aws import TRIES, Aws, code, explained, jitter
+from archiver.aws import Aws, Patience, code, describe, explained
 from archiver.deletes import Deletes, OvertakenError
 from archiver.documents import Manifest, Source
 from archiver.errors import ArchiverError, VerificationError
@@ -68,6 +68,11 @@ class Result:
     """The pass is over: nothing older than its cutoff is left to do."""
     reason: str = ""
     """Why it is not, in a few words."""
+    began: float = 0.0
+    """Seconds since 1970; 0 for a table whose turn it was not."""
+    seconds: float = 0.0
+    api_calls: int = 0
+    """Requests sent for it, retries included."""
     problems: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
@@ -88,6 +93,8 @@ class Context:
     workers: int | None = None
     """Threads; None: one a segment."""
     progressed: Callable[[str, Stats], None] = lambda table, stats: None
+    traced: Callable[[str], AbstractContextManager[object]] = lambda table: nullcontext()
+    """Around the work at a table."""
     sleep: Callable[[float], object] = time.sleep
 
     @property
@@ -106,11 +113,22 @@ def run(context: Context) -> list[Result]:
     """All source tables, one after the other; a table that fails does not keep the others from their turn."""
     tables = [TableRun(context, name) for name in context.settings.source_tables]
     for table in in_turn(tables) if len(tables) > 1 and not context.settings.dry_run else tables:
-        try:
-            table.run()
-        except ArchiverError as error:
-            table.failed(error)
+        _measured(context, table)
     return [table.result for table in tables]
+
+
+def _measured(context: Context, table: TableRun) -> None:
+    """One table, and what it took."""
+    result, began, calls = table.result, time.monotonic(), context.aws.calls.total()
+    result.began = context.clock().timestamp()
+    try:
+        with context.traced(table.table):
+            table.run()
+    except ArchiverError as error:
+        table.failed(error)
+    finally:
+        result.seconds = round(time.monotonic() - began, 3)
+        result.api_calls = context.aws.calls.total() - calls
 
 
 def in_turn(tables: Sequence[TableRun]) -> list[TableRun]:
@@ -143,18 +161,15 @@ def in_turn(tables: Sequence[TableRun]) -> list[TableRun]:
     )
 
 
-def describe(aws: Aws, table: str, settings: Settings) -> Source:
-    """The key of a table. Raises ArchiverError."""
-    with explained(f"could not describe the table {table}"):
-        found = aws.dynamodb.describe_table(TableName=table)["Table"]
-    if found.get("Replicas") and not settings.global_table:
+def source_of(aws: Aws, table: str, settings: Settings) -> Source:
+    """A source table, and its key. Raises ArchiverError."""
+    found = describe(aws.dynamodb, table)
+    if found.replicated and not settings.global_table:
         raise ArchiverError(
             f"{table} has replicas in other regions: what is written there meanwhile may be lost. If it is written in"
             " this region only, say so with GLOBAL_TABLE=true"
         )
-    by_kind = {one["KeyType"]: one["AttributeName"] for one in found["KeySchema"]}
-    key = tuple(by_kind[kind] for kind in ("HASH", "RANGE") if kind in by_kind)
-    return Source(table, key, settings.time_attribute, settings.time_format)
+    return Source(table, tuple(found.key), settings.time_attribute, settings.time_format)
 
 
 class Stop(Exception):  # noqa: N818  (no error)
@@ -185,7 +200,7 @@ class TableRun:
 
     def run(self) -> None:
         """All of it. Raises ArchiverError if it could not even begin."""
-        source = describe(self.context.aws, self.table, self.settings)
+        source = source_of(self.context.aws, self.table, self.settings)
         if self.settings.dry_run:
             scan = self._new_scan(source)
             self.result.finished = self._segments(source, scan)
@@ -271,11 +286,13 @@ class TableRun:
         return True
 
     def failed(self, error: ArchiverError) -> None:
-        """Note what went wrong."""
-        log.error("%s", error, extra={"table": self.table})
+        """Note what went wrong; once, if it goes wrong for each segment."""
         with self._lock:
             self.result.stats.errors += 1
+            if str(error) in self.result.problems:
+                return
             self.result.problems.append(str(error))
+        log.error("%s", error, extra={"table": self.table})
 
     def count(self, **numbers: int) -> None:
         """Add to the statistics, from any thread."""
@@ -381,8 +398,10 @@ class TableRun:
     ) -> None:
         """Write, read back, register and delete the items of a batch. Raises ArchiverError, Stop."""
         at, days = self.context.clock(), self.settings.archive_days
+        # Of an item's versions each is read after the one before it was deleted, and so has the larger number.
+        order = self.state.next_order(at)
         key = documents.archive_key(
-            self.settings.archive_prefix, self.table, at, f"{number}-{secrets.token_hex(4)}"
+            self.settings.archive_prefix, self.table, at, number, order, secrets.token_hex(4)
         )
         name = documents.manifest_key(key, self.settings.archive_prefix, self.settings.manifest_prefix)
         body = documents.write_archive(source, batch.encoded, batch.types, at, scan.cutoff, days, name)
@@ -410,17 +429,18 @@ class TableRun:
         self, progress: Progress, cutoff: datetime, number: int, position: Mapping[str, Any] | Same | None
     ) -> None:
         arguments = self.state.register(progress, cutoff, number, position)
-        for attempt in range(TRIES):
-            with explained(f"could not register {progress.key}"):
-                try:
+        patience = Patience(self.context.sleep)
+        while True:
+            try:
+                with explained(f"could not register {progress.key}"):
                     self.context.aws.dynamodb.transact_write_items(**arguments)
-                    return
-                except ClientError as error:
-                    if self.state.progress(progress.key):
-                        return  # its answer was lost
-                    if code(error) != "TransactionCanceledException" or attempt == TRIES - 1:
-                        raise
-            self.context.sleep(jitter(attempt))
+                return
+            except ArchiverError as error:
+                if self.state.progress(progress.key):
+                    return  # its answer was lost
+                if code(error.__cause__) != "TransactionCanceledException":
+                    raise
+                patience.wait(error)
 
 
 @dataclass

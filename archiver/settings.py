@@ -90,6 +90,8 @@ def from_environment(environment: Mapping[str, str], *, source: bool = True) -> 
     bucket = _text(environment, "ARCHIVE_BUCKET", "")
     if not bucket:
         raise ArchiverError("ARCHIVE_BUCKET is not set: name the S3 bucket for the archives")
+    if not re.fullmatch(r"[a-zA-Z0-9._-]{1,255}|arn:aws.*", bucket):
+        raise ArchiverError(f"ARCHIVE_BUCKET: {bucket!r} is no name of a bucket")
     if _text(environment, "STATE_TABLE", "archiver-state") in tables:
         raise ArchiverError("STATE_TABLE must not be a source table")
     form = _text(environment, "TIME_FORMAT", "iso")

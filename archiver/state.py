@@ -2,7 +2,7 @@
 
 Per source table (its hash key) it holds, by the range key: `lock`, who is at work; `scan`, the pass that is under way,
 and `scan#N` how far its segment N is; `object#…` for each archive object whose items are being deleted, with how many
-of them are done; and `finished`, when the last pass ended.
+of them are done; `finished`, when the last pass ended; and `order`, the number of the last archive object.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from archiver.aws import TRIES, code, explained, jitter
+from archiver.aws import Patience, code, explained
 from archiver.errors import ArchiverError
 
 if TYPE_CHECKING:
@@ -79,12 +79,15 @@ class State:
                     TableName=self.name,
                     Key=self._key("lock"),
                     UpdateExpression="SET #owner = :owner, #until = :until",
-                    ConditionExpression="attribute_not_exists(#owner) OR #owner = :owner OR #until < :now",
+                    # Who could not have set it for so long by our clock had another one, and may be dead.
+                    ConditionExpression="attribute_not_exists(#owner) OR #owner = :owner"
+                    " OR #until < :now OR #until > :beyond",
                     ExpressionAttributeNames={"#owner": "owner", "#until": "until"},
                     ExpressionAttributeValues={
                         ":owner": {"S": owner},
                         ":until": {"N": str(until.timestamp())},
                         ":now": {"N": str(now.timestamp())},
+                        ":beyond": {"N": str((until + (until - now)).timestamp())},
                     },
                 )
             except ClientError as error:
@@ -123,19 +126,19 @@ class State:
 
     def _write(self, what: str, call: Callable[[], object]) -> bool:
         """A write of one row; False if its condition does not hold. Raises ArchiverError."""
-        for attempt in range(TRIES):
-            with self._explained(what):
-                try:
+        patience = Patience(self.sleep)
+        while True:
+            try:
+                with self._explained(what):
                     call()
-                    return True
-                except ClientError as error:
-                    if code(error) == "ConditionalCheckFailedException":
-                        return False
-                    # A transaction is at this row, which botocore does not wait for.
-                    if code(error) != "TransactionConflictException" or attempt == TRIES - 1:
-                        raise
-            self.sleep(jitter(attempt))
-        raise AssertionError
+                return True
+            except ArchiverError as error:
+                if code(error.__cause__) == "ConditionalCheckFailedException":
+                    return False
+                # A transaction is at this row, which botocore does not wait for.
+                if code(error.__cause__) != "TransactionConflictException":
+                    raise
+                patience.wait(error)
 
     def _rows(self, prefix: str, what: str) -> Iterator[dict[str, Any]]:
         with self._explained(what):
@@ -184,6 +187,37 @@ class State:
             ),
         )
         return self.scan() or scan
+
+    def next_order(self, at: datetime) -> int:
+        """The number of an archive object whose items were read: larger than that of any object before.
+
+        It is the clock in milliseconds, where that is larger: so the numbers go on if this table is lost, and are of
+        one kind with the clock in the names of objects that have no number.
+        """
+        clock = round(at.timestamp() * 1000)
+        arguments: Any = {"TableName": self.name, "Key": self._key("order")}
+        names = {"#last": "last"}
+        if self._write(
+            "could not number an object",
+            lambda: self.client.update_item(
+                **arguments,
+                UpdateExpression="SET #last = :clock",
+                ConditionExpression="attribute_not_exists(#last) OR #last < :clock",
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues={":clock": {"N": str(clock)}},
+            ),
+        ):
+            return clock
+        # The clock was set back, is behind that of another machine, or has not moved.
+        with self._explained("could not number an object"):
+            found = self.client.update_item(
+                **arguments,
+                UpdateExpression="ADD #last :one",
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues={":one": {"N": "1"}},
+                ReturnValues="UPDATED_NEW",
+            )
+        return int(found["Attributes"]["last"]["N"])
 
     def _position(self, cutoff: datetime, segment: int, position: Mapping[str, Any] | None) -> dict[str, Any]:
         """The update that notes how far a segment is. In a row of its own: segments do not wait for each other."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
-from archiver.aws import code, explained, jitter
+from archiver.aws import Patience, code, explained
 from archiver.errors import ArchiverError, VerificationError
 
 if TYPE_CHECKING:
@@ -46,23 +46,21 @@ class Store:
         # Without a key it is the bucket's own default, which is never nothing.
         if self.kms_key_id:
             arguments |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key_id}
-        for attempt in range(5):
+        patience = Patience(self.sleep, tries=5)
+        while True:
             try:
                 self._put(key, body, once, arguments)
                 return
             except ArchiverError as error:
                 # A try of botocore's is still on its way, and its next one met it.
-                cause = error.__cause__
-                if (
-                    attempt == 4
-                    or not isinstance(cause, ClientError)
-                    or code(cause) != "ConditionalRequestConflict"
-                ):
+                if code(error.__cause__) != "ConditionalRequestConflict":
                     raise
-            self.sleep(jitter(attempt))
+                patience.wait(error)
 
     def _put(self, key: str, body: bytes, once: bool, arguments: dict[str, Any]) -> None:
-        with explained(f"could not write s3://{self.bucket}/{key}"):
+        # Nobody knows a name that is new. Without it the segments, which all fail for one reason, say one thing.
+        where = f"to s3://{self.bucket}/{key.split('/')[0]}/" if once else f"s3://{self.bucket}/{key}"
+        with explained(f"could not write {where}"):
             try:
                 self.client.put_object(
                     Bucket=self.bucket,
@@ -116,23 +114,24 @@ class Store:
         return body
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """Names of all objects that begin with `prefix`, in order."""
+        """Names of all objects that begin with `prefix`, in order, without those that a console makes for folders."""
         with explained(f"could not list s3://{self.bucket}/{prefix}"):
             for page in self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix
             ):
-                for one in page.get("Contents", []):
-                    yield one["Key"]
+                yield from (one["Key"] for one in page.get("Contents", []) if not one["Key"].endswith("/"))
 
     def thaw(self, key: str, days: int, tier: str) -> bool:
         """Ask for an object in an archive class; whether it was asked for now, not before. Raises ArchiverError."""
+        asked: Any = {"GlacierJobParameters": {"Tier": tier}}
         with explained(f"could not request s3://{self.bucket}/{key}"):
+            # In an archive tier of Intelligent-Tiering: it comes back into a tier that is read at once, not as a copy
+            # for some days, and S3 refuses to be told how many.
+            head: Any = self.client.head_object(Bucket=self.bucket, Key=key)
+            if "ArchiveStatus" not in head:
+                asked["Days"] = days
             try:
-                self.client.restore_object(
-                    Bucket=self.bucket,
-                    Key=key,
-                    RestoreRequest={"Days": days, "GlacierJobParameters": {"Tier": tier}},  # type: ignore[typeddict-item]
-                )
+                self.client.restore_object(Bucket=self.bucket, Key=key, RestoreRequest=asked)
             except ClientError as error:
                 if code(error) == "RestoreAlreadyInProgress":
                     return False

@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from archiver import documents
 from archiver.aws import Aws
 from archiver.documents import Manifest
 from archiver.errors import ArchiverError, VerificationError
+from archiver.reports import Report
 from archiver.settings import Settings
 from archiver.state import State
 from archiver.store import FrozenError, Store
 
 
 @dataclass
-class Findings:
+class Findings(Report):
     """What the walk found."""
 
-    objects: int = 0
     items: int = 0
     bytes: int = 0
     read: int = 0
     """Objects that were read, and are what their manifest says."""
     frozen: int = 0
     """Objects in an archive class: length and SHA-256 as S3 keeps them are what the manifest says."""
-    unfinished: list[str] = field(default_factory=list)
-    """Deletes are under way: a run goes on with them."""
-    abandoned: list[str] = field(default_factory=list)
-    """A run ended before anything was deleted for them: their items are in the table, or in a later object."""
     foreign: list[str] = field(default_factory=list)
     """Of the documented shape, without a manifest: they can be restored, not verified."""
-    problems: list[str] = field(default_factory=list)
-
-    def facts(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
 
 
 def verify(

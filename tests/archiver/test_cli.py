@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -91,6 +92,15 @@ def test_a_run_that_has_to_be_run_again(told: World, capsys: pytest.CaptureFixtu
         (["restore", "--table", TABLE, "--day", "today"], "'today' is no day"),
         (["restore", "--table", TABLE, "--all", "--filter", "=="], "is no JMESPath"),
         (["verify", "--day", "2024-13-01"], "is no day"),
+        (["restore", "--table", TABLE, "--all"], "there are no archives in s3://archive/archives/"),
+        (["restore", "--table", TABLE, "--object", "x"], "there is no s3://archive/x"),
+        (
+            ["restore", "--table", TABLE, "--object", "s3://other/x"],
+            "s3://other/x is not in the bucket s3://archive/",
+        ),
+        (["restore", "--table", TABLE, "--key", "N:x"], "--key 'x' is no number"),
+        (["restore", "--table", TABLE, "--key", "N:1e999999999"], "is beyond what DynamoDB holds"),
+        (["restore", "--table", TABLE, "--key", "N:NaN"], "is beyond what DynamoDB holds"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -109,6 +119,59 @@ def test_a_mistake_is_one_line(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("ARCHIVE_BUCKET", "nowhere", "could not write to s3://nowhere/manifests/: NoSuchBucket"),
+        ("FILTER_EXPRESSION", "((", "could not scan orders: ValidationException"),
+        ("STATE_TABLE", "restored", "could not lock in the state table restored: ValidationException"),
+        ("STATE_TABLE", "nowhere", "there is no state table nowhere (STATE_TABLE): make it with"),
+        ("SOURCE_TABLE", "nowhere", "could not describe the table nowhere"),
+    ],
+)
+def test_what_is_wrong_for_each_segment_is_one_line(
+    told: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, setting: str, value: str,
+    says: str,
+) -> None:  # fmt: skip
+    told.make_table("restored")
+    told.put(*[item(number) for number in range(20)])
+    monkeypatch.setenv("SEGMENTS", "4")
+    monkeypatch.setenv(setting, value)
+    assert cli.main(["run"]) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" requests")]
+    assert [line.startswith(f"python -m archiver run: {says}") for line in said] == [True], said
+    assert len(told.table()) == 20
+
+
+def test_what_is_wrong_with_each_object_is_said_of_some(
+    told: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "MOST_PROBLEMS", 2)
+    for number in range(4):
+        told.s3.put_object(Bucket=BUCKET, Key=f"archives/2024/01/20/archive-{number}.json", Body=b"{")
+    assert cli.main(["restore", "--table", TABLE, "--all"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert said[-1] == "python -m archiver restore: and 2 more: --json has them all"
+    assert cli.main(["restore", "--table", TABLE, "--all", "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)["problems"]) == 4
+
+
+def test_a_table_that_the_archive_has_nothing_of(told: World, capsys: pytest.CaptureFixture[str]) -> None:
+    told.put(item(1))
+    cli.main(["run"])
+    assert cli.main(["restore", "--table", TABLE, "--all", "--from-table", "ordres"]) == 1
+    assert "none of these archives is of the table ordres" in capsys.readouterr().err
+    assert cli.main(["restore", "--table", TABLE, "--all", "--from-table", TABLE]) == 0
+
+
+@pytest.mark.parametrize("days", ["0", "-3", "x", "1.5", ""])
+def test_days_that_are_none(capsys: pytest.CaptureFixture[str], days: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["restore", "--table", TABLE, "--all", f"--thaw-days={days}"])
+    assert "is no number of days" in capsys.readouterr().err
+
+
 def test_a_key_that_is_not_in_the_archive(told: World, capsys: pytest.CaptureFixture[str]) -> None:
     told.put(item(1))
     cli.main(["run"])
@@ -123,6 +186,18 @@ def test_problems_are_said_and_fail(told: World, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert cli.main(["verify"]) == 1
     assert "is not there" in capsys.readouterr().err
+
+
+def test_each_line_is_said_once(
+    told: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python itself prints what is logged where nobody listens, as in a process of its own."""
+    for name in ("archiver", None):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    monkeypatch.setenv("SOURCE_TABLE", f"nowhere,{TABLE}")
+    assert cli.main(["run"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("could not describe the table nowhere") == 1
 
 
 def make_table(aws: Aws, name: str) -> None:

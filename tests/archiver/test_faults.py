@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from archiver import conditions, deletes, run
@@ -21,7 +22,7 @@ from archiver.items import Item
 from archiver.state import State
 from archiver.store import Store
 from tests.archiver import world as worlds
-from tests.archiver.world import FAULTS, NOW, STATE, Fault, KilledError, World, item, world
+from tests.archiver.world import FAULTS, NOW, Fault, KilledError, World, item, world
 
 EXAMPLES = int(os.environ.get("EAV_EXAMPLES", "0"))
 YOUNG = range(2)
@@ -88,7 +89,7 @@ class Witness:
                 break
         assert finished
         assert there == young
-        assert self.world.table(STATE) == []
+        assert self.world.under_way() == []
         self.check()
 
 
@@ -195,6 +196,7 @@ def test_an_operation_that_never_works(operation: str, fault: Fault, witness: Wi
 
 
 steps = st.one_of(
+    st.tuples(st.just("clock"), st.integers(-48, 48), st.just(0)),
     st.tuples(st.just("fault"), st.integers(0, 60), st.sampled_from(FAULTS)),
     st.tuples(st.just("change"), st.integers(0, 60), st.sampled_from(OLD)),
     st.tuples(st.just("delete"), st.integers(0, 60), st.sampled_from(OLD)),
@@ -203,12 +205,13 @@ steps = st.one_of(
 
 
 def play(script: list[list[tuple[str, int, Fault | int]]], segments: int) -> None:
-    """Each list is a run, with what happens before its n-th request."""
+    """Each list is a run, with what happens before its n-th request; `clock` sets it by hours before the run."""
     with world(page_bytes=PAGE, segments=segments) as one:
         witness = begun(one)
         for number, happenings in enumerate(script):
             faults = {at: what for kind, at, what in happenings if kind == "fault"}
-            others = [happening for happening in happenings if happening[0] != "fault"]
+            others = [happening for happening in happenings if happening[0] not in ("fault", "clock")]
+            one.now += timedelta(hours=sum(by for kind, by, _ in happenings if kind == "clock"))
 
             def act(
                 at: int, _: str, number: int = number, others: list[tuple[str, int, Fault | int]] = others
@@ -239,6 +242,7 @@ def deed(witness: Witness, kind: str, which: int, mark: str) -> None:
     phases=tuple(Phase) if EXAMPLES else (Phase.explicit, Phase.generate),
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
+@example([[("put", 0, 10)], [("clock", -48, 0), ("put", 0, 10)]], 1)
 @given(st.lists(st.lists(steps, min_size=1, max_size=8), min_size=1, max_size=4), st.sampled_from((1, 3)))
 @pytest.mark.timeout(60 + 2 * EXAMPLES)
 def test_any_sequence_of_faults(script: list[list[tuple[str, int, Fault | int]]], segments: int) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import timedelta
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from moto.core.botocore_stubber import MockRawResponse
 
+from archiver import cli, documents
 from archiver.errors import ArchiverError
 from archiver.items import Item
 from archiver.restore import Restore, Wanted
-from tests.archiver.world import BUCKET, TABLE, World, item
+from archiver.verify import verify
+from tests.archiver.world import BUCKET, TABLE, World, item, s3_answer
 
 SOURCE_SHAPE = {
     "archiveDate": "2024-01-20T02:00:00.000Z",
@@ -140,6 +146,59 @@ def test_of_an_item_archived_twice_the_last_version_comes_back(archived: World, 
     assert archived.table("restored")[3] == last
 
 
+def test_the_last_version_comes_back_also_if_the_clock_was_set_back(archived: World) -> None:
+    """Or the second run was on a machine whose clock is behind."""
+    last = item(3, group={"S": "again"})
+    archived.put(last)
+    archived.now -= timedelta(days=3)
+    assert archived.run().finished
+    assert min(archived.objects()).startswith(
+        "archives/2024/01/17/archive-1705464000000-orders-0-n17057196000"
+    )
+    for overwrite in ("never", "older", "always"):
+        archived.restore(f"restored-{overwrite}", overwrite=overwrite)
+        assert archived.table(f"restored-{overwrite}")[3] == last
+
+
+def test_the_last_version_comes_back_whichever_object_is_named_first(archived: World) -> None:
+    last = item(0, days=35, group={"S": "again"})
+    archived.put(last)
+    archived.run()
+    names = archived.objects()
+    archived.restore(objects=[min(names), max(names)])
+    assert archived.table("restored")[0] == last
+
+
+def test_objects_from_before_there_were_numbers_are_ordered_by_the_clock(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered = documents.archive_key
+    for version, days in (("n2", 1), ("n1", -1), ("n3", 1)):
+        with monkeypatch.context() as before:
+            if version != "n3":
+                before.setattr(documents, "archive_key", lambda *of: re.sub(r"-n\d+-", "-", numbered(*of)))
+            world.now += timedelta(days=days)
+            world.put(item(1, version={"S": version}))
+            assert world.run().finished
+    assert len(world.objects()) == 3
+    for overwrite in ("never", "always"):
+        world.restore(f"restored-{overwrite}", overwrite=overwrite)
+        assert world.table(f"restored-{overwrite}") == [item(1, version={"S": "n3"})]
+    world.restore("two", objects=sorted(world.objects())[:2])
+    assert world.table("two") == [item(1, version={"S": "n2"})]
+
+
+def test_of_objects_of_another_maker_the_one_with_the_later_clock_comes_first(world: World) -> None:
+    for name in (
+        "archives/2001/09/09/archive-999999999999.json",
+        "archives/2024/01/20/archive-1705747200000.json",
+    ):
+        body = json.dumps({"itemCount": 1, "items": [{"id": "u", "of": name}]})
+        world.s3.put_object(Bucket=BUCKET, Key=name, Body=body.encode())
+    world.restore()
+    assert world.table("restored") == [{"id": {"S": "u"}, "of": {"S": name}}]
+
+
 def test_what_others_changed_or_deleted_meanwhile_does_not_come_back(world: World) -> None:
     known: Item = {**item(9, days=1, note={"S": "known"}), "id": {"S": "a"}}
     world.put(known, *[item(number) for number in range(4)])
@@ -223,20 +282,28 @@ def test_numbers_of_another_maker_keep_their_digits(world: World) -> None:
     assert world.table("restored")[0]["n"] == {"N": "0.12345678901234567890"}
 
 
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        (b"{", "is no archive"),
-        (b'{"itemCount": 2, "items": []}', "it says 2 items and has 0"),
-        (b'{"itemCount": 1, "items": [{"name": "x"}]}', "an item has no id, which is in the key of restored"),
-        (b"[1, 2]", "is no archive"),
-    ],
-)
-def test_garbage_is_said_and_the_rest_comes_back(archived: World, body: bytes, says: str) -> None:
-    archived.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=body)
-    report = archived.restore()
-    assert [says in one for one in report.problems] == [True]
-    assert FOREIGN in report.problems[0]
+GARBAGE = {
+    b"": "Expecting value",
+    b"{": "is no archive: ",
+    b"[1, 2]": "is no archive: it is no JSON object with a list of items",
+    b'{"itemCount": 2, "items": []}': "it says 2 items and has 0",
+    b'{"itemCount": 1, "items": [{"name": "x"}]}': "an item has no id, which is in the key of restored",
+    b'{"itemCount": 1, "items": {"id": "x"}}': "is no archive: it is no JSON object with a list of items",
+    b'{"itemCount": 1, "items": ["x"]}': "is no archive: an item is no JSON object",
+    b'{"items": []}': "is no archive: it has no 'itemCount'",
+    b'{"itemCount": 1, "items": [{"id": ' + b"[" * 9000 + b"]" * 9000 + b"}]}": "maximum recursion depth",
+    b'{"format": "eav-platform/dynamodb-archive/1", "itemCount": 0, "items": []}': "it has no 'types'",
+}
+
+
+def test_garbage_is_said_and_the_rest_comes_back(archived: World) -> None:
+    names = [f"archives/2024/01/20/archive-{1705747200000 + number}.json" for number in range(len(GARBAGE))]
+    for name, body in zip(names, GARBAGE, strict=True):
+        archived.s3.put_object(Bucket=BUCKET, Key=name, Body=body)
+    problems = archived.restore().problems[::-1]
+    for name, says, problem in zip(names, GARBAGE.values(), problems, strict=True):
+        assert name in problem
+        assert says in problem
     assert len(archived.table("restored")) == 10
 
 
@@ -264,6 +331,69 @@ def test_objects_in_an_archive_class_are_requested_and_gone_on_with(archived: Wo
     report = archived.restore()
     assert report.ready, report
     assert len(archived.table("restored")) == 10
+
+
+@pytest.mark.parametrize("tier", ["ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"])
+def test_objects_in_an_archive_tier_of_intelligent_tiering_are_requested_too(
+    archived: World, tier: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 takes no number of days for these. Asked for, waited for, and then restored by the same command."""
+    frozen = min(archived.objects())
+    there = {"x_amz_storage_class": "INTELLIGENT_TIERING", "x_amz_archive_status": tier}
+    asked: list[str] = []
+    thawed = False
+
+    def answer(operation: str, request: AWSPreparedRequest) -> AWSResponse | None:
+        if thawed or frozen not in request.url:
+            return None
+        match operation:
+            case "GetObject":
+                return s3_answer(
+                    request, 403, "<Error><Code>InvalidObjectState</Code><StorageClass>INTELLIGENT_TIERING"
+                    f"</StorageClass><AccessTier>{tier}</AccessTier></Error>",
+                )  # fmt: skip
+            case "HeadObject":
+                return s3_answer(request, 200, content_length="1", **there)
+            case "RestoreObject":
+                body = bytes(request.body).decode()  # type: ignore[arg-type]
+                if "<Days>" in body:
+                    return s3_answer(request, 400, "<Error><Code>MalformedXML</Code></Error>")
+                asked.append(body)
+                if len(asked) > 1:
+                    return s3_answer(request, 409, "<Error><Code>RestoreAlreadyInProgress</Code></Error>")
+                return s3_answer(request, 202)
+        return None
+
+    archived.line.answers = answer
+    archived.make_table("restored")
+    monkeypatch.setattr(cli, "_connect", lambda settings: archived.aws)
+    monkeypatch.setenv("ARCHIVE_BUCKET", BUCKET)
+    command = ["restore", "--table", "restored", "--all", "--json"]
+    assert cli.main(command) == cli.NOT_YET
+    said = capsys.readouterr()
+    assert json.loads(said.out)["requested"] == [frozen]
+    assert "not all objects are ready: run the same command again" in said.err
+    assert "<Tier>Standard</Tier>" in asked[0]
+    assert 0 < len(archived.table("restored")) < 10
+    assert cli.main(command) == cli.NOT_YET
+    assert json.loads(capsys.readouterr().out)["waiting"] == [frozen]
+    thawed = True
+    assert cli.main(command) == 0
+    assert len(archived.table("restored")) == 10
+
+
+def test_an_object_in_glacier_is_asked_for_so_many_days(archived: World) -> None:
+    frozen = min(archived.objects())
+    archived.s3.put_object(Bucket=BUCKET, Key=frozen, Body=b"x", StorageClass="GLACIER")
+    asked: list[bytes] = []
+
+    def note(operation: str, request: AWSPreparedRequest) -> None:
+        if operation == "RestoreObject":
+            asked.append(bytes(request.body))  # type: ignore[arg-type]
+
+    archived.line.answers = note
+    assert archived.restore().requested == [frozen]
+    assert [b"<Days>7</Days>" in one for one in asked] == [True]
 
 
 def test_an_older_version_does_not_come_before_one_that_is_not_ready(archived: World) -> None:
@@ -304,7 +434,7 @@ def test_an_empty_day_is_not_all_of_them(archived: World, day: str) -> None:
 
 def test_one_bad_item_of_another_maker_does_not_keep_the_others_out(world: World) -> None:
     plain = [{"id": f"u{number}"} for number in range(5)]
-    body = json.dumps({"itemCount": 6, "items": [*plain, {"id": ""}]})
+    body = json.dumps({"itemCount": 6, "items": [*plain, {"id": "x" * 3000}]})
     world.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=body.encode())
     report = world.restore()
     assert report.restored == 5
@@ -312,16 +442,125 @@ def test_one_bad_item_of_another_maker_does_not_keep_the_others_out(world: World
     assert FOREIGN in report.problems[0]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [{"bytes": "12"}, {"itemCount": "4"}, {"sha256": None}, {"keys": []}, {"kept": [{"item": "0", "why": "gone"}]},
-     {"kept": [{"item": 99, "why": "gone"}]}, {"source": None}, {"status": "perhaps"}],
-)  # fmt: skip
-def test_a_manifest_that_says_what_cannot_be_is_a_problem(archived: World, damage: dict[str, object]) -> None:
-    name, body = min(archived.objects("manifests/").items())
-    archived.s3.put_object(Bucket=BUCKET, Key=name, Body=json.dumps(json.loads(body) | damage).encode())
+def test_items_that_do_not_fit_the_table_are_said_in_a_line_for_each_reason(world: World) -> None:
+    items = [{"id": "u"}, *[{"name": "x"}] * 3, *[{"id": 7}] * 4, *[{"id": ["u"]}] * 2, {"id": ""}]
+    body = json.dumps({"itemCount": len(items), "items": items})
+    world.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=body.encode())
+    assert world.restore(dry_run=True).restored == 1
+    report = world.restore()
+    assert report.restored == 1
+    assert report.problems == [
+        f"{FOREIGN}: an item has no id, which is in the key of restored (3 of 11 items are left out)",
+        f"{FOREIGN}: an item's id is of type N, and the key of restored has it as S (4 of 11 items are left out)",
+        f"{FOREIGN}: an item's id is of type L, and the key of restored has it as S (2 of 11 items are left out)",
+        f"{FOREIGN}: an item's id is empty, which the key of restored can't be (1 of 11 items are left out)",
+    ]
+
+
+def test_items_of_another_maker_that_dynamodb_does_not_know_are_left_out(world: World) -> None:
+    items = [
+        '{"id": "good", "n": -1.5e-100, "deep": ' + "[" * 31 + "]" * 31 + "}",
+        '{"id": "deep", "a": ' + "[" * 33 + "]" * 33 + "}",
+        '{"id": "deeper", "a": ' + '{"a": ' * 240 + "1" + "}" * 240 + "}",
+        '{"id": "large", "n": 1e400}', '{"id": "small", "n": [1e-400]}', '{"id": "huge", "n": 1e999999999}',
+        '{"id": "text", "x": "\\ud800"}', '{"id": "name", "x\\ud800": 1}', '{"id": "\\ud800"}',
+    ]  # fmt: skip
+    body = f'{{"itemCount": {len(items)}, "items": [{", ".join(items)}]}}'
+    world.s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=body.encode())
+    report = world.restore(filter="id")
+    assert ids(world.table("restored")) == ["good"]
+    said = f"{FOREIGN}: an item is none of DynamoDB's: "
+    assert report.problems == [
+        f"{said}it is nested deeper than 32 levels (2 of 9 items are left out)",
+        f"{said}the number 1e400 is beyond what DynamoDB holds (1 of 9 items are left out)",
+        f"{said}the number 1e-400 is beyond what DynamoDB holds (1 of 9 items are left out)",
+        f"{said}the number 1e999999999 is beyond what DynamoDB holds (1 of 9 items are left out)",
+        f"{said}a text is no Unicode (3 of 9 items are left out)",
+    ]
+
+
+def test_an_item_that_is_refused_within_a_transaction_does_not_keep_the_others_out(archived: World) -> None:
+    """As DynamoDB says of one with more than 400 KB."""
+
+    def answer(operation: str, request: AWSPreparedRequest) -> AWSResponse | None:
+        if operation != "TransactWriteItems":
+            return None
+        writes = json.loads(request.body)["TransactItems"]  # type: ignore[arg-type]
+        bad = [one["Put"]["Item"]["id"] == {"S": "o00004"} for one in writes]
+        if True not in bad:
+            return None
+        reasons = [
+            {"Code": "ValidationError", "Message": "too large"} if no else {"Code": "None"} for no in bad
+        ]
+        body = {"__type": "x#TransactionCanceledException", "Message": "-", "CancellationReasons": reasons}
+        return AWSResponse(request.url, 400, {}, MockRawResponse(json.dumps(body)))  # type: ignore[arg-type]
+
+    archived.line.answers = answer
     report = archived.restore()
-    assert [name in one and "is no manifest" in one for one in report.problems] == [True]
+    assert report.restored == 9
+    assert [one.endswith("the item S:o00004 is refused: too large") for one in report.problems] == [True]
+
+
+def test_what_a_console_makes_for_folders_is_no_archive(archived: World) -> None:
+    for name in ("archives/", "archives/2024/01/20/", "manifests/", "manifests/2024/"):
+        archived.s3.put_object(Bucket=BUCKET, Key=name, Body=b"")
+    assert archived.restore().problems == []
+    assert len(archived.table("restored")) == 10
+    assert verify(archived.aws, archived.settings).problems == []
+
+
+def test_a_key_of_a_table_whose_key_is_another(world: World) -> None:
+    world.put(item(1, at={"N": "7"}), item(2, at={"N": "8"}))
+    world.run()
+    world.range_key = True
+    world.make_table("ranged")
+    assert world.restore("ranged", key=("S:o00001", "N:7")).restored == 1
+    assert world.restore("ranged", key=("S:o00001", "N:8")).restored == 0
+    assert world.table("ranged") == [item(1, at={"N": "7"})]
+
+
+def test_an_older_version_waits_also_for_a_table_whose_key_is_another(archived: World) -> None:
+    last = item(3, group={"S": "again"})
+    archived.put(last)
+    archived.run()
+    newest = max(archived.objects())
+    archived.s3.put_object(Bucket=BUCKET, Key=newest, Body=archived.objects()[newest], StorageClass="GLACIER")
+    archived.dynamodb.create_table(
+        TableName="restored", BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": one, "AttributeType": "S"} for one in ("createdAt", "id")],
+        KeySchema=[{"AttributeName": "createdAt", "KeyType": "HASH"}, {"AttributeName": "id", "KeyType": "RANGE"}],
+    )  # fmt: skip
+    assert archived.restore().held == 1
+    archived.restore()
+    assert last in archived.table("restored")
+
+
+def test_all_that_is_older_waits_for_what_may_have_any_item(archived: World) -> None:
+    """What is in an object of another maker is not known before it is there."""
+    name = "archives/2024/01/21/archive-1705800000000.json"
+    body = json.dumps({"itemCount": 1, "items": [{"id": "o00003", "group": "theirs"}]}).encode()
+    archived.s3.put_object(Bucket=BUCKET, Key=name, Body=body, StorageClass="GLACIER")
+    report = archived.restore()
+    assert (report.requested, report.held, report.restored) == ([name], 10, 0)
+    report = archived.restore()
+    assert (report.held, report.restored) == (0, 10)
+    assert archived.table("restored")[3]["group"] == {"S": "theirs"}
+
+
+DAMAGE: list[dict[str, object]] = [
+    {"bytes": "12"}, {"itemCount": "4"}, {"sha256": None}, {"keys": []}, {"kept": [{"item": "0", "why": "gone"}]},
+    {"kept": [{"item": 99, "why": "gone"}]}, {"kept": [{"item": 0, "why": 5}]}, {"object": 5}, {"status": "perhaps"},
+    {"source": None}, {"source": {"table": "orders", "keySchema": [5], "timeAttribute": "at", "timeFormat": "iso"}},
+]  # fmt: skip
+
+
+def test_a_manifest_that_says_what_cannot_be_is_a_problem(archived: World) -> None:
+    name, body = min(archived.objects("manifests/").items())
+    for damage in DAMAGE:
+        archived.s3.put_object(Bucket=BUCKET, Key=name, Body=json.dumps(json.loads(body) | damage).encode())
+        report = archived.restore(objects=[min(archived.objects())])
+        assert [name in one and "is no manifest" in one for one in report.problems] == [True], damage
+    assert archived.table("restored") == []
 
 
 def test_throttled_writes_are_tried_again(archived: World) -> None:

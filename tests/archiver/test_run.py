@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
 
 from archiver import run
 from archiver.errors import ArchiverError
@@ -33,7 +35,7 @@ def test_old_items_leave_for_the_archive_and_young_ones_stay(world: World) -> No
     assert (stats.scanned, stats.archived, stats.deleted, stats.kept, stats.errors) == (13, 10, 10, 0, 0)
     assert stats.objects == len(world.objects())
     assert stats.bytes == sum(map(len, world.objects().values()))
-    assert world.table(STATE) == []
+    assert world.under_way() == []
 
 
 def test_an_object_has_the_documented_shape(world: World) -> None:
@@ -59,6 +61,21 @@ def test_objects_and_manifests_are_encrypted_with_the_key_that_is_asked_for(worl
         for head in [world.s3.head_object(Bucket=BUCKET, Key=key)]
     ]
     assert found == [("aws:kms", "alias/archive")] * 2
+
+
+def test_without_a_key_the_bucket_says_how_to_encrypt(world: World) -> None:
+    """A header that asks for AES-256 would override a default key of the bucket."""
+    sent: list[str] = []
+
+    def note(operation: str, request: AWSPreparedRequest) -> None:
+        if operation == "PutObject":
+            sent.extend(name.lower() for name in request.headers)
+
+    world.line.answers = note
+    world.put(item(2))
+    world.run()
+    assert sent.count("content-type") == 3, "two versions of a manifest, and an object"
+    assert [name for name in sent if "encryption" in name] == []
 
 
 def test_every_type_is_deleted_and_comes_back_exactly(world: World) -> None:
@@ -197,7 +214,7 @@ def test_a_run_that_nears_its_time_limit_is_gone_on_with(world: World) -> None:
     assert runs > 2
     assert archived == 20
     assert world.table() == []
-    assert world.table(STATE) == []
+    assert world.under_way() == []
     assert len(world.restorable()) == 20
 
 
@@ -277,7 +294,7 @@ def test_what_was_collected_when_the_time_is_up_is_not_lost() -> None:
         assert 2 < runs < 9
         assert archived == 8
         assert len(one.restorable()) == 8
-        assert one.table(STATE) == []
+        assert one.under_way() == []
 
 
 def test_a_name_that_came_into_use_since_is_a_change_for_a_run_that_goes_on(world: World) -> None:
@@ -290,6 +307,44 @@ def test_a_name_that_came_into_use_since_is_a_change_for_a_run_that_goes_on(worl
     result = world.run()
     assert result.finished
     assert changed in world.table() or world.restorable() == [changed]
+
+
+def test_of_many_names_the_most_frequent_are_guarded() -> None:
+    """A condition has room for some 140 names that no item may have got."""
+    rare = item(0, days=3) | {f"rare{number}": {"N": "1"} for number in range(500)}
+    changed = item(1, note={"S": "changed"})
+    with world() as one:
+        one.put(rare, item(1), *[item(number, days=3, note={"S": "common"}) for number in range(2, 5)])
+
+        def interfere(number: int, operation: str) -> None:
+            if operation == "TransactWriteItems" and one.calls()[operation] == 2:
+                one.put(changed)
+
+        one.line.others = interfere
+        result = one.run()
+        assert (result.stats.deleted, result.stats.kept) == (0, 1)
+        assert changed in one.table()
+
+
+@pytest.mark.parametrize("setting", ["archive_prefix", "manifest_prefix"])
+def test_an_object_is_gone_on_with_where_it_is_though_a_prefix_is_another_now(
+    world: World, setting: str
+) -> None:
+    world.put(*[item(number) for number in range(3)])
+    world.line.plan = lambda number, operation: (
+        "kill after" if operation == "TransactWriteItems" and world.calls()[operation] == 2 else None
+    )
+    assert world.try_run() is None
+    world.calm()
+    before = set(world.objects(""))
+    moved: Any = {setting: "elsewhere"}
+    settings, world.settings = world.settings, replace(world.settings, **moved)
+    assert world.run().finished
+    world.settings = settings
+    assert set(world.objects("")) == before
+    assert [json.loads(body)["status"] for body in world.objects("manifests/").values()] == ["complete"]
+    assert world.table() == []
+    assert len(world.restorable()) == 3
 
 
 def test_more_items_on_a_page_than_an_object_takes() -> None:
@@ -370,6 +425,7 @@ def test_transactions_become_smaller_where_capacity_is_short() -> None:
 def test_a_table_with_replicas_is_refused_unless_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     replicas = {
         "Table": {
+            "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
             "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
             "Replicas": [{"RegionName": "x"}],
         }

@@ -46,6 +46,7 @@ def test_all_of_them() -> None:
         ({"SOURCE_TABLE": "orders,orders"}, "twice"),
         ({"SOURCE_TABLE": "archiver-state"}, "STATE_TABLE must not be a source table"),
         ({"ARCHIVE_BUCKET": ""}, "ARCHIVE_BUCKET is not set"),
+        ({"ARCHIVE_BUCKET": "s3://archive"}, "ARCHIVE_BUCKET: 's3://archive' is no name of a bucket"),
         ({"ARCHIVE_DAYS": "0"}, "ARCHIVE_DAYS must be a whole number from 1 to 36500, got '0'"),
         ({"ARCHIVE_DAYS": "soon"}, "got 'soon'"),
         ({"BATCH_SIZE": "101"}, "from 2 to 100"),

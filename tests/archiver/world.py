@@ -24,7 +24,7 @@ from moto.dynamodb.models import table as moto_table
 
 from archiver import aws, run, state
 from archiver.items import Item
-from archiver.restore import Report, Restore, Wanted
+from archiver.restore import Restore, Restored, Wanted
 from archiver.run import Result
 from archiver.settings import Settings
 
@@ -54,6 +54,8 @@ class Line:
 
     plan: Callable[[int, str], Fault | None] = lambda number, operation: None
     others: Callable[[int, str], None] = lambda number, operation: None
+    answers: Callable[[str, AWSPreparedRequest], AWSResponse | None] = lambda operation, request: None
+    """What AWS says, and the emulator does not know of."""
     requests: list[str] = field(default_factory=list)
     dead: bool = False
     writes: int = 0
@@ -70,7 +72,7 @@ class Line:
             self.writes = len(json.loads(_body(request))["TransactItems"])
         self.others(number, operation)
         fault = self.plan(number, operation)
-        instead = self._instead(fault, event_name, operation, request)
+        instead = self.answers(operation, request) or self._instead(fault, event_name, operation, request)
         if instead:
             return instead
         with EMULATOR, botocore_stubber_on():
@@ -135,6 +137,12 @@ def botocore_stubber_on() -> Iterator[None]:
 def _body(request: AWSPreparedRequest) -> bytes:
     body: Any = request.body
     return bytes(body.read()) if hasattr(body, "read") else bytes(body)
+
+
+def s3_answer(request: AWSPreparedRequest, status: int = 200, body: str = "", **headers: str) -> AWSResponse:
+    """What S3 might say; `_` in the name of a header is `-`."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return AWSResponse(request.url, status, named, MockRawResponse(body))  # type: ignore[arg-type]
 
 
 def _refusal(
@@ -233,6 +241,10 @@ class World:
         pages = self.dynamodb.get_paginator("scan").paginate(TableName=name)
         return sorted((one for page in pages for one in page["Items"]), key=str)
 
+    def under_way(self) -> list[Item]:
+        """What the state table says is not done."""
+        return [row for row in self.table(STATE) if row["what"]["S"] != "order"]
+
     def objects(self, prefix: str = "archives/") -> dict[str, bytes]:
         """What is in the bucket."""
         listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
@@ -264,7 +276,7 @@ class World:
         """From here on nothing fails."""
         self.line = Line()
 
-    def restore(self, table: str = "restored", **wanted: Any) -> Report:
+    def restore(self, table: str = "restored", **wanted: Any) -> Restored:
         """All of the archive, or what is wanted, into a new table."""
         options = {name: wanted.pop(name) for name in ("overwrite", "dry_run", "unproven") if name in wanted}
         if table not in self.dynamodb.list_tables()["TableNames"]:
@@ -282,7 +294,7 @@ class World:
         class Collect(Restore):
             """Writes into `found`, in which the first to come stays, as in a table."""
 
-            def _put_batch(self, batch: list[Item], time_attribute: str) -> None:
+            def _put_batch(self, batch: list[Item], time_attribute: str, name: str) -> None:
                 for one in batch:
                     found.setdefault(str(self._key_text(one)), one)
 
