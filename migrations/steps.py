@@ -15,7 +15,7 @@ FUNCTIONS = Path(__file__).resolve().parent.parent / "sql" / "functions"
 OWNER = "eav_owner"
 LOCK_TIMEOUT = "3s"
 STATEMENT_TIMEOUT = "60s"
-_BIND = re.compile(r"(?<![:\w\\]):(?=\w)")
+_BIND = re.compile(r"(?<![:\w\\]):(?=\w+(?![:\w]))")
 
 
 def run(op: ModuleType, sql: str) -> None:

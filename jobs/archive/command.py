@@ -89,12 +89,22 @@ def archive_partitions(args: argparse.Namespace, runner: Runner) -> int:
     chosen: dict[str, Any] = {"table": args.table, "partition": partition}
     job = find(run.NAME)
     assert job is not None
-    job = replace(
-        job, action=partial(run.archive, **chosen, adopt=args.adopt), plan=partial(run.plan, **chosen)
-    )
+    job = replace(job, action=partial(run.archive, **chosen), plan=partial(run.plan, **chosen))
     if not args.dry_run:
         required()
+    if args.adopt:
+        _adopt(url)
     return runner(job, args.dry_run, args.json)
+
+
+def _adopt(url: str) -> None:
+    from jobs.archive import owner
+    from jobs.archive.store import Store
+
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("jobs").setLevel(logging.INFO)
+    with db.translated(url), db.connect(url, "eav_owner", "eav jobs archive-partitions") as connection:
+        owner.take_over(connection, Store(required()))
 
 
 def _known(connection: db.Connection, partition: str) -> str:

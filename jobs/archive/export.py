@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 SAY_EVERY: Final = 5.0
 """Seconds."""
-AHEAD: Final = 2
-"""Files that wait for their upload, at most, while the next one is written."""
+AHEAD: Final = 1
+"""Files that are uploaded, or wait for that, at most, while the next one is written."""
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,8 @@ class Export:
             " 'starts_at', starts_at, 'ends_at', ends_at, 'columns', columns,"
             " 'table_bytes', table_bytes, 'index_bytes', index_bytes,"
             " 'sorted_by', ops.archive_order(parent_table), 'exported_at', begun_at,"
-            " 'replaces', ARRAY(SELECT b.attempt FROM ops.partition_archives AS b WHERE b.partition = a.partition"
-            " AND b.status IN ('verified', 'detached', 'restored', 'superseded')))"
-            " FROM ops.partition_archives AS a WHERE archive_id = %s",
+            " 'replaces', replaces)"
+            " FROM ops.partition_archives WHERE archive_id = %s",
             self._number,
         )
         return about

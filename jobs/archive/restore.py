@@ -44,12 +44,11 @@ class Archive:
 def archives(
     connection: db.Connection, partition: str | None = None, archive_id: int | None = None
 ) -> list[Archive]:
-    """Those that were verified, of one partition or all, by table and time. Superseded ones only by their id."""
+    """Those that were verified, of one partition or all, by table and time."""
     rows = connection.execute(
         "SELECT archive_id, parent_table, partition, starts_at, ends_at, rows, table_bytes, parquet_bytes, status,"
         " verified_at, keep_until, bucket, files FROM ops.partition_archives"
-        " WHERE verified_at IS NOT NULL AND (status <> 'superseded' OR archive_id = %(id)s)"
-        " AND archive_id = coalesce(%(id)s, archive_id)"
+        " WHERE verified_at IS NOT NULL AND archive_id = coalesce(%(id)s, archive_id)"
         " AND coalesce(%(partition)s, partition) IN (partition, split_part(partition, '.', 2))"
         " ORDER BY parent_table, starts_at, archive_id",
         {"partition": partition, "id": archive_id},
@@ -59,7 +58,11 @@ def archives(
 
 def choose(connection: db.Connection, partition: str, archive_id: int | None = None) -> Archive:
     """The archive of a partition. Raises JobsError if there is none, or a choice."""
-    found = archives(connection, partition, archive_id)
+    found = [
+        one
+        for one in archives(connection, partition, archive_id)
+        if one.status != "superseded" or archive_id is not None
+    ]
     if not found:
         raise JobsError(
             f"there is no verified archive of {partition!r}: see python -m jobs restore-partition --list"

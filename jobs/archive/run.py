@@ -12,7 +12,7 @@ import pyarrow as pa
 from psycopg import errors
 
 from jobs import db
-from jobs.archive import detach, folder, publish
+from jobs.archive import detach, folder, owner, publish
 from jobs.archive.export import Candidate, Export
 from jobs.archive.settings import NO_BUCKET, settings
 from jobs.archive.store import Store, StoreError
@@ -61,23 +61,25 @@ def archive(
     table: str | None = None,
     partition: str | None = None,
     environment: Mapping[str, str] = environ,
-    *,
-    adopt: bool = False,
 ) -> int:
     """Archive what is due, and detach what may leave; returns the rows that were archived.
 
-    Without a bucket it says so and does nothing. `adopt` takes the folder over from another database. Raises JobsError,
-    after all others were done, if a partition could not be archived; at once if the bucket cannot be used.
+    Without a bucket it says so and does nothing. Raises JobsError, after all others were done, if a partition could not
+    be archived; at once if the bucket cannot be used.
     """
     found = settings(environment)
     if found is None:
         log.info(NO_BUCKET)
         return 0
     store = Store(found)
-    publish.claim(connection, store, adopt=adopt)
-    clear_away(connection, store)
+    with owner.ours(connection, store):
+        return _archive(connection, store, table, partition)
+
+
+def _archive(connection: db.Connection, store: Store, table: str | None, partition: str | None) -> int:
+    failures = clear_away(connection, store)
     due = candidates(connection, table, partition)
-    rows, failures = 0, []
+    rows = 0
     for number, candidate in enumerate(due, 1):
         log.info("%d of %d: %s", number, len(due), candidate.text())
         try:
@@ -135,14 +137,11 @@ def one(connection: db.Connection, store: Store, candidate: Candidate) -> int:
     return Export(connection, store, candidate).run()
 
 
-def clear_away(connection: db.Connection, store: Store) -> None:
-    """Finish, or take back, what is left of runs that were killed, of exports whose partition is gone, of restores."""
+def clear_away(connection: db.Connection, store: Store) -> list[str]:
+    """Finish, or take back, what is left of runs that were killed, and of restores; returns what is lost for good."""
     folder.clear()
-    for (archive_id,) in connection.execute(
-        "SELECT archive_id FROM ops.partition_archives WHERE status = 'exporting' AND to_regclass(partition) IS NULL"
-    ).fetchall():
-        connection.execute("SELECT ops.archive_failed(%s, 'the partition is gone')", [archive_id])
-    publish.publish(connection, store)
+    connection.execute("SELECT ops.archive_settle()")
+    lost = publish.publish(connection, store)
     publish.clear(connection, store)
     publish.set_aside(connection, store)
     publish.look_after(connection, store)
@@ -150,3 +149,4 @@ def clear_away(connection: db.Connection, store: Store) -> None:
         "SELECT archive_id FROM ops.partition_archives WHERE restoring_at IS NOT NULL"
     ).fetchall():
         connection.execute("SELECT ops.restore_abandon(%s)", [archive_id])
+    return lost

@@ -27,6 +27,16 @@ class Settings:
         """The key of what tells whose folder it is."""
         return f"{self.prefix}/_mark"
 
+    @property
+    def tables(self) -> str:
+        """The key prefix of the files of all tables that are verified."""
+        return f"{self.prefix}/table="
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The key prefixes of all files: another database may have a folder in this one."""
+        return self.tables, f"{self.prefix}/_unverified/", f"{self.prefix}/_superseded/table="
+
     def staging(self, attempt: str) -> str:
         """The key prefix of files that are not verified."""
         return f"{self.prefix}/_unverified/{attempt}/"

@@ -77,6 +77,15 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def _hashed(answer: Any) -> tuple[int, str]:
+    """Length and SHA-256 of what get_object answers, in pieces."""
+    whole, size = hashlib.sha256(), 0
+    for chunk in answer["Body"].iter_chunks(CHUNK):
+        whole.update(chunk)
+        size += len(chunk)
+    return size, whole.hexdigest()
+
+
 class Store:
     """Access to the bucket."""
 
@@ -144,17 +153,22 @@ class Store:
         with self._translated(f"copy {file.key} in"):
             if file.key != key and (found := self._found(file)) is not None:
                 source: Any = {"Bucket": bucket} | found.at()
-                self._client.copy_object(
-                    Bucket=bucket, Key=key, CopySource=source, ChecksumAlgorithm="SHA256", **self._encryption
-                )
+                try:
+                    self._client.copy_object(
+                        Bucket=bucket,
+                        Key=key,
+                        CopySource=source,
+                        ChecksumAlgorithm="SHA256",
+                        **self._encryption,
+                    )
+                except ClientError as error:
+                    # Another run has moved it since.
+                    if error.response.get("Error", {}).get("Code") not in _GONE:
+                        raise
             if self._head(key) is None:
                 raise GoneError(f"s3://{bucket}/{file.key} is gone")
             answer = self._client.get_object(Bucket=bucket, Key=key)
-            whole, size = hashlib.sha256(), 0
-            for chunk in answer["Body"].iter_chunks(CHUNK):
-                whole.update(chunk)
-                size += len(chunk)
-            self._same(file, size, whole.hexdigest())
+            self._same(file, *_hashed(answer))
             if file.key != key:
                 self._client.delete_object(Bucket=bucket, Key=file.key)
         version = answer.get("VersionId")
@@ -185,14 +199,25 @@ class Store:
             return self._head(key) is not None
 
     def missing(self, files: Sequence[File]) -> list[str]:
-        """Which of these are not there, or not as long as they were written. Raises StoreError."""
+        """Which of these are not there, or not as they were written. Raises StoreError."""
         gone = []
         with self._translated("look into"):
             for file in files:
-                head = self._head(file.key, file.version_id) or self._head(file.key)
-                if head is None or head["ContentLength"] != file.bytes:
+                found = self._found(file)
+                if found is None or self._contents(found) != (file.bytes, file.sha256):
                     gone.append(file.key)
         return gone
+
+    def _contents(self, file: File) -> tuple[int, str]:
+        """Length and SHA-256 of an object: as S3 keeps it, since we upload with it, or else by reading."""
+        head: Any = self._client.head_object(Bucket=self.settings.bucket, ChecksumMode="ENABLED", **file.at())
+        kept = head.get("ChecksumSHA256", "")
+        # Of an upload in parts it is that of the parts' checksums.
+        if kept and "-" not in kept:
+            return head["ContentLength"], base64.b64decode(kept).hex()
+        if head.get("StorageClass") in COLD or "ArchiveStatus" in head:
+            return head["ContentLength"], file.sha256
+        return _hashed(self._client.get_object(Bucket=self.settings.bucket, **file.at()))
 
     def tail(self, key: str, length: int) -> bytes:
         """The last bytes of an object, all of it if it is shorter. Raises StoreError."""
@@ -201,21 +226,12 @@ class Store:
             return answer["Body"].read()
 
     def described(self, key: str, rows: int) -> File:
-        """A file of which there is no record, by what S3 keeps of it, or else by what is in it. Raises StoreError."""
+        """A file of which there is no record. Raises StoreError."""
         with self._translated(f"read {key} from"):
-            head = self._client.head_object(Bucket=self.settings.bucket, Key=key, ChecksumMode="ENABLED")
-            kept = head.get("ChecksumSHA256", "")
-            # Of an upload in parts it is that of the parts' checksums.
-            if kept and "-" not in kept:
-                sha256 = base64.b64decode(kept).hex()
-            else:
-                answer = self._client.get_object(Bucket=self.settings.bucket, Key=key)
-                whole = hashlib.sha256()
-                for chunk in answer["Body"].iter_chunks(CHUNK):
-                    whole.update(chunk)
-                sha256 = whole.hexdigest()
-        version = head.get("VersionId")
-        return File(key, head["ContentLength"], rows, sha256, None if version in (None, "null") else version)
+            head = self._head(key)
+            size, sha256 = self._contents(File(key, 0, rows, ""))
+        version = (head or {}).get("VersionId")
+        return File(key, size, rows, sha256, None if version in (None, "null") else version)
 
     def put_aside(self, key: str, aside: str) -> None:
         """Move an object of which no record tells what it should be. Raises StoreError."""
@@ -241,14 +257,21 @@ class Store:
             if self._head(self.settings.mark) is None:
                 return None
             answer = self._client.get_object(Bucket=self.settings.bucket, Key=self.settings.mark)
-            return answer["Body"].read().decode().strip()
+            return answer["Body"].read().decode(errors="replace").strip()
 
-    def leave_mark(self, mark: str) -> None:
-        """Leave one. Raises StoreError."""
-        with self._translated("write"):
+    def leave_mark(self, mark: str, *, first: bool = False) -> None:
+        """Leave one; the `first` only where there is none. Raises StoreError."""
+        chosen: Any = self._encryption | ({"IfNoneMatch": "*"} if first else {})
+        with self._translated("leave a mark in"):
             self._client.put_object(
-                Bucket=self.settings.bucket, Key=self.settings.mark, Body=mark.encode(), **self._encryption
+                Bucket=self.settings.bucket, Key=self.settings.mark, Body=mark.encode(), **chosen
             )
+
+    def any(self, prefix: str) -> bool:
+        """Whether anything begins with it. Raises StoreError."""
+        with self._translated("list"):
+            answer = self._client.list_objects_v2(Bucket=self.settings.bucket, Prefix=prefix, MaxKeys=1)
+            return answer["KeyCount"] > 0
 
     def clear(self, *prefixes: str) -> int:
         """Delete what begins with these, uploads that were cut short too; returns how many. Raises StoreError."""

@@ -20,8 +20,13 @@ FUNCTIONS = (
     "ops.archive_table",
     "ops.archive_replaced",
     "ops.archive_sum",
+    "ops.archive_identity",
     "ops.archive_claim",
+    "ops.archive_take_over",
     "ops.archive_adopt",
+    "ops.archive_taken_over",
+    "ops.archive_settle",
+    "ops.archive_looked",
     "ops.archive_columns",
     "ops.archive_written",
     "ops.archive_read",
@@ -86,6 +91,7 @@ def upgrade() -> None:
                 verified_at timestamptz,
                 published_at timestamptz,
                 compared_at timestamptz,
+                looked_at timestamptz,
                 leaving_at timestamptz,
                 detached_at timestamptz,
                 differs_at timestamptz,
@@ -112,6 +118,8 @@ def upgrade() -> None:
                 read_back jsonb,
                 files jsonb,
                 marks bigint[],
+                replaces uuid[] NOT NULL,
+                CONSTRAINT partition_archives_attempt_key UNIQUE (attempt),
                 CONSTRAINT partition_archives_pkey PRIMARY KEY (archive_id),
                 CONSTRAINT partition_archives_status_check CHECK (
                     status IN ('exporting', 'verified', 'detached', 'dropped', 'restored', 'superseded', 'failed')
@@ -126,6 +134,8 @@ def upgrade() -> None:
             COMMENT ON COLUMN ops.partition_archives.files IS 'The objects, in order: key, bytes, rows, sha256, version_id';
             COMMENT ON COLUMN ops.partition_archives.attempt IS 'In the names of its objects: that of no other archive, in whatever copy of the database';
             COMMENT ON COLUMN ops.partition_archives.table_oid IS 'The table that was archived: there may be another one of its name';
+            COMMENT ON COLUMN ops.partition_archives.replaces IS 'Attempts of the archives of the same partition before';
+            COMMENT ON COLUMN ops.partition_archives.looked_at IS 'When its files were last looked for, and found';
             COMMENT ON COLUMN ops.partition_archives.published_at IS 'When its files were copied to where the table is read';
             COMMENT ON COLUMN ops.partition_archives.cleared_at IS 'When the objects of an archive that failed were deleted';
             COMMENT ON COLUMN ops.partition_archives.marks IS 'By which a partition that may have changed since is noticed: ops.archive_marks';
@@ -142,16 +152,18 @@ def upgrade() -> None:
             GRANT SELECT ON ops.partition_archives TO eav_jobs;
 
             CREATE TABLE ops.archive_stores (
-                system_identifier bigint NOT NULL,
                 claimed_at timestamptz NOT NULL,
+                adopting_at timestamptz,
                 mark uuid NOT NULL,
                 mark_before uuid NOT NULL,
-                database_oid oid NOT NULL,
                 bucket text NOT NULL,
                 prefix text NOT NULL,
+                identity bigint[] NOT NULL,
                 CONSTRAINT archive_stores_pkey PRIMARY KEY (bucket, prefix)
             );
             COMMENT ON TABLE ops.archive_stores IS 'The folders that this database archives to, and the mark that it last left there: ops.archive_claim';
+            COMMENT ON COLUMN ops.archive_stores.adopting_at IS 'Since when it is being taken over: no run archives there until that is done';
+            COMMENT ON COLUMN ops.archive_stores.identity IS 'Of this database, when it wrote there: ops.archive_identity';
             GRANT SELECT ON ops.archive_stores TO eav_jobs;
             """,
         )

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from jobs.archive import run
+from jobs import db
+from jobs.archive import owner, run
 from jobs.archive.arrow import Arrow
 from jobs.archive.export import Export
+from jobs.archive.settings import required
+from jobs.archive.store import Store
 from tests.conftest import Database
 from tests.jobs.buckets import Bucket
 from tests.sql.archives import worker
@@ -32,6 +35,13 @@ def rows_of(database: Database, table: str) -> list[bytes]:
 def archive(database: Database, **chosen: Any) -> int:
     with worker(database) as connection:
         return run.archive(connection, **chosen)
+
+
+def adopt(database: Database) -> int:
+    """Take the folder over, and archive what is due."""
+    with db.connect(database.url, "eav_owner", "test of archives") as connection:
+        owner.take_over(connection, Store(required()))
+    return archive(database)
 
 
 def expire(database: Database) -> int:

@@ -200,7 +200,7 @@ def test_a_partition_whose_files_are_gone_does_not_leave(
     bucket.client.delete_object(Bucket=bucket.environment["ARCHIVE_BUCKET"], Key=key)
     capsys.readouterr()
     assert jobs("run", "archive-partitions") == 1
-    assert f"{key} is gone or cut short: it stays attached, and is archived again" in capsys.readouterr().out
+    assert f"{key} is gone or damaged: it stays attached, and is archived again" in capsys.readouterr().out
     assert expire(database) == 0
     assert len(rows_of(database, VALUES)) == 30
     # The partition is there: its archive is made anew.

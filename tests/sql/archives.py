@@ -78,6 +78,7 @@ def verified(database: Database, name: str) -> int:
         number, files = read_back(connection, name)
         connection.execute("SELECT ops.archive_verified(%s, 'none', %s)", [number, files])
         connection.execute("SELECT ops.archive_published(%s, %s)", [number, files])
+        connection.execute("SELECT ops.archive_looked(%s)", [number])
     return number
 
 

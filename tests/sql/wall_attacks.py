@@ -361,12 +361,7 @@ def archives(database: Database) -> dict[str, object]:
         for name in ("restoring", "empty", "restored"):
             query(connection, "SELECT ops.restore_make(%s)", found[name])
         query(connection, "SELECT ops.restore_verify(%s)", found["restored"])
-    about = {
-        "table": "eav.entity_values_ts", "partition": "eav.lost", "starts_at": "2019-01-01", "ends_at": "2019-01-02",
-        "exported_at": "2019-03-01", "checksums": {"rows": 0},
-        "columns": [{"name": "tenant_id", "type": "bigint", "kind": "plain"}],
-    }  # fmt: skip
-    return found | {"files": json.dumps(files.obj), "about": json.dumps(about)}
+    return found | {"files": json.dumps(files.obj)}
 
 
 def attack_names(database: Database, role: str, only: str = "") -> list[str]:

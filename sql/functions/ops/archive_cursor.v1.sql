@@ -20,6 +20,9 @@ BEGIN
     SELECT a.* INTO STRICT v_archive
     FROM ops.partition_archives AS a
     WHERE a.archive_id = p_archive_id AND a.status = 'exporting';
+    IF ops.archive_table(v_archive) IS NULL THEN
+        RAISE undefined_table USING MESSAGE = format('%s is gone, or another table has its name', v_archive.partition);
+    END IF;
     -- For the transaction, because the rows are made when they are fetched.
     PERFORM set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true),
         set_config('intervalstyle', 'postgres', true), set_config('extra_float_digits', '1', true),

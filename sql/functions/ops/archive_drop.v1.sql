@@ -15,6 +15,8 @@ BEGIN
     SELECT a.* INTO v_archive
     FROM ops.partition_archives AS a
     WHERE a.archive_id = p_archive_id AND a.status = 'detached' AND a.published_at IS NOT NULL AND a.differs_at IS NULL
+        -- The job archive-partitions has looked for its files, today.
+        AND a.looked_at > now() - interval '26 hours'
     FOR UPDATE SKIP LOCKED;
     -- Another run is at it, or has done it.
     IF NOT FOUND OR NOT EXISTS (

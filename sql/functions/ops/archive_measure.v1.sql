@@ -10,6 +10,9 @@ BEGIN
     SELECT a.* INTO STRICT v_archive
     FROM ops.partition_archives AS a
     WHERE a.archive_id = p_archive_id AND a.status = 'exporting';
+    IF ops.archive_table(v_archive) IS NULL THEN
+        RAISE undefined_table USING MESSAGE = format('%s is gone, or another table has its name', v_archive.partition);
+    END IF;
     UPDATE ops.partition_archives
     SET checksums = ops.archive_checks(v_archive.columns, v_archive.partition::regclass::text)
     WHERE archive_id = p_archive_id

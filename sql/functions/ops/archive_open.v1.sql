@@ -41,11 +41,17 @@ BEGIN
     PERFORM ops.archive_replaced(v_table);
     -- The marks before the snapshot: what comes between the two is noticed later.
     INSERT INTO ops.partition_archives (
-        begun_at, status, parent_table, partition, starts_at, ends_at, columns, marks, table_bytes, index_bytes, table_oid
+        begun_at, status, parent_table, partition, starts_at, ends_at, columns, marks, table_bytes, index_bytes, table_oid,
+        replaces
     )
     VALUES (
         clock_timestamp(), 'exporting', v_due.parent_table, v_table::text, v_due.starts_at, v_due.ends_at, v_columns,
-        ops.archive_marks(v_table), pg_relation_size(v_table), pg_indexes_size(v_table), v_table::oid
+        ops.archive_marks(v_table), pg_relation_size(v_table), pg_indexes_size(v_table), v_table::oid,
+        ARRAY(
+            SELECT b.attempt
+            FROM ops.partition_archives AS b
+            WHERE b.partition = v_table::text AND b.status IN ('verified', 'detached', 'restored', 'superseded')
+        )
     )
     RETURNING archive_id INTO v_archive_id;
     RETURN v_archive_id;

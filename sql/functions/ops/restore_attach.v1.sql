@@ -59,6 +59,13 @@ BEGIN
         END IF;
     END IF;
     PERFORM ops.archive_replaced(v_table);
+    IF v_archive.status = 'superseded' THEN
+        -- An older one was chosen: what came after it gives way, in the folder too.
+        UPDATE ops.partition_archives
+        SET status = 'superseded'
+        WHERE partition = v_archive.partition AND status = 'dropped' AND v_archive.attempt = ANY(replaces);
+        UPDATE ops.partition_archives SET published_at = NULL, set_aside_at = NULL WHERE archive_id = p_archive_id;
+    END IF;
     UPDATE ops.partition_archives
     SET status = 'restored', restored_at = clock_timestamp(), keep_until = clock_timestamp() + p_keep,
         -- One that was only detached has been compared with nothing now.

@@ -29,12 +29,13 @@ BEGIN
         );
     END IF;
     IF to_regclass(v_archive.partition) IS NOT NULL THEN
-        IF v_archive.status = 'detached' AND ops.archive_table(v_archive) IS NOT NULL THEN
+        IF v_archive.status IN ('verified', 'detached', 'restored') AND ops.archive_table(v_archive) IS NOT NULL THEN
+            PERFORM ops.archive_settle();
             RETURN 'attach';
         END IF;
         PERFORM pg_advisory_unlock(6644088, p_archive_id::integer);
         RAISE object_not_in_prerequisite_state USING
-            MESSAGE = format('there is a table %s that is no partition: drop or rename it first', v_archive.partition);
+            MESSAGE = format('there is a table %s that is no partition: rename it first', v_archive.partition);
     END IF;
     RETURN 'load';
 END;
