@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from jobs.archive.settings import required
 from jobs.archive.store import Store
 from tests.conftest import Database
 from tests.jobs.buckets import Bucket
-from tests.sql.archives import worker
+from tests.jobs.waiting import until
+from tests.sql.archives import late_rows, worker
 
 Jobs = Callable[..., int]
 VALUES, REJECTED = "eav.entity_values_ts", "eav.entity_values_rejected"
@@ -89,3 +91,38 @@ def at_peace(database: Database, bucket: Bucket) -> None:
     assert bucket.keys("partitions/_unverified/") == []
     uploads = bucket.client.list_multipart_uploads(Bucket=bucket.environment["ARCHIVE_BUCKET"])
     assert uploads.get("Uploads", []) == []
+
+
+def kept(database: Database) -> None:
+    """What is of 2020 is archived, and does not leave."""
+    with database.session() as connection:
+        connection.execute(
+            "UPDATE ops.partition_policies SET retention = '100 years', archive_after = '2 years'"
+        )
+
+
+def leaving(database: Database) -> None:
+    """What is of 2020 is to leave."""
+    with database.session() as connection:
+        connection.execute("UPDATE ops.partition_policies SET retention = '1 year'")
+
+
+def due(database: Database, name: str) -> bool:
+    """Whether it is to be archived, which depends on statistics that come a moment later."""
+    return bool(database.one("SELECT count(*) > 0 FROM ops.archivable(%s)", name))
+
+
+class KilledError(BaseException):
+    """As SIGKILL would: nothing is caught, nothing is put right."""
+
+
+def killed(*arguments: Any, **options: Any) -> None:
+    """What a process does that is killed."""
+    raise KilledError
+
+
+def archived_again(database: Database, day: int = 0, first: int = 31, last: int = 33) -> None:
+    """Late rows come, and an archive with them is made."""
+    late_rows(database, day, first, last)
+    until(partial(due, database, f"{VALUES}_p2020_03_{1 + day:02}"))
+    archive(database)

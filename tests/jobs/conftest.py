@@ -7,8 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from psycopg import conninfo
 
 from jobs.cli import main
 from local.cluster import Cluster, temporary_cluster
@@ -65,3 +67,14 @@ def service() -> Iterator[Bucket]:
 def bucket(service: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return use(monkeypatch, service)
+
+
+@pytest.fixture
+def worker_login(database: Database) -> Iterator[str]:
+    """The URL of a login that may act as eav_jobs and as nobody else."""
+    name = f"worker_{uuid4().hex[:8]}"
+    with database.session() as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'p w' IN ROLE eav_jobs".encode())
+    yield conninfo.make_conninfo(database.url, user=name, password="p w")
+    with database.session() as connection:
+        connection.execute(f"DROP ROLE {name}".encode())

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import duckdb
 import psycopg
@@ -21,7 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import conninfo
 
 from jobs import db
 from jobs.archive import arrow, catalogue, detach, export, folder, parquet, run
@@ -817,17 +815,6 @@ def test_a_partition_that_is_in_use_is_left_attached_and_goes_later(
     assert archive(database) == 0
     assert status(database) == ["detached"]
     assert expire(database) == 1
-
-
-@pytest.fixture
-def worker_login(database: Database) -> Iterator[str]:
-    """The URL of a login that may act as eav_jobs and as nobody else."""
-    name = f"worker_{uuid4().hex[:8]}"
-    with database.session() as connection:
-        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'p w' IN ROLE eav_jobs".encode())
-    yield conninfo.make_conninfo(database.url, user=name, password="p w")
-    with database.session() as connection:
-        connection.execute(f"DROP ROLE {name}".encode())
 
 
 def test_it_takes_no_more_rights_than_those_of_the_jobs(

@@ -1,48 +1,43 @@
-"""Archives of partitions in company: copies of the database, tables made anew, compactions, full disks, versions."""
+"""Archives of partitions in company: tables made anew, compactions, damaged files, full disks, versions."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 import pyarrow as pa
 import pytest
-from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from jobs.archive import detach, parquet, publish, restore, run
 from jobs.archive.settings import Settings
 from jobs.archive.store import File, Store, StoreError
 from jobs.compact import Compaction, candidates
-from tests.conftest import Database, in_database, run_alembic
+from jobs.errors import JobsError
+from tests.conftest import Database, run_alembic
 from tests.jobs.archiving import (
     VALUES,
     Jobs,
+    KilledError,
     archive,
+    archived_again,
     at_peace,
     away,
+    due,
     expire,
+    kept,
+    killed,
+    leaving,
     rows_of,
     small,
     status,
-)
+)  # fmt: skip
 from tests.jobs.buckets import BUCKET, Bucket
 from tests.jobs.waiting import until
 from tests.sql import archives
 from tests.sql.archives import late_rows, old_partition, worker
-
-FAR: LiteralString = "UPDATE ops.partition_policies SET retention = '100 years', archive_after = '2 years'"
-"""What is of 2020 is archived, and does not leave."""
-
-
-def kept(database: Database) -> None:
-    with database.session() as connection:
-        connection.execute(FAR)
 
 
 def gone(database: Database, name: str) -> None:
@@ -51,232 +46,11 @@ def gone(database: Database, name: str) -> None:
         connection.execute(f"DROP TABLE {name}".encode())
 
 
-def due(database: Database, name: str) -> bool:
-    """Whether it is to be archived, which depends on statistics that come a moment later."""
-    return bool(database.one("SELECT count(*) > 0 FROM ops.archivable(%s)", name))
-
-
 def compacted(database: Database, name: str) -> None:
     """Compact a partition, which makes another table of its name."""
     with worker(database) as connection:
         (candidate,) = (one for one in candidates(connection) if one.partition == name)
         assert Compaction(connection, candidate).run() > 0
-
-
-# -- databases and their copies -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def copied(database: Database) -> Iterator[Callable[[], Database]]:
-    """Makes a copy of the database as it is now."""
-    made: list[str] = []
-    name = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
-
-    def make() -> Database:
-        copy = f"{name}_copy{len(made)}"
-        with psycopg.connect(in_database(database.url, "postgres"), autocommit=True) as connection:
-            # Whoever has just closed its connection may still be there.
-            until(
-                lambda: connection.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [name]
-                ).fetchall() == [(0,)]
-            )  # fmt: skip
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                    sql.Identifier(copy), sql.Identifier(str(name))
-                )
-            )
-        made.append(copy)
-        return Database(in_database(database.url, copy))
-
-    yield make
-    with psycopg.connect(in_database(database.url, "postgres"), autocommit=True) as connection:
-        for copy in made:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(copy)))
-
-
-def as_the_same(database: Database) -> None:
-    """Let a copy be one of the files of its server: a snapshot of the disk, or a return to an earlier moment."""
-    database.all(
-        "UPDATE ops.archive_stores SET identity[2] ="
-        " (SELECT oid FROM pg_database WHERE datname = current_database()) RETURNING 1"
-    )
-
-
-def test_a_database_that_went_back_in_time_takes_its_folder_over(
-    database: Database,
-    copied: Callable[[], Database],
-    bucket: Bucket,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    first, second, third, fourth = (old_partition(database, day) for day in range(4))
-    archive(database, partition=first)
-    expire(database)
-    monkeypatch.setenv("PARTITIONS_LEAVE", "false")
-    archive(database, partition=fourth)
-    earlier = copied()
-    as_the_same(earlier)
-    # What it will not know: the second partition archived and dropped, the first back, which is archived again with
-    # more, as the fourth is.
-    monkeypatch.setenv("PARTITIONS_LEAVE", "true")
-    archive(database, partition=second)
-    expire(database)
-    with worker(database) as connection:
-        chosen = restore.choose(connection, first)
-        restore.restore(connection, Settings(BUCKET), chosen, timedelta(days=1))
-    monkeypatch.setenv("PARTITIONS_LEAVE", "false")
-    for day, name in ((0, first), (3, fourth)):
-        late_rows(database, day, 31, 33)
-        until(partial(due, database, name))
-        archive(database, partition=name)
-    monkeypatch.setenv("PARTITIONS_LEAVE", "true")
-    assert bucket.rows() == 33 + 30 + 33
-    aside = bucket.keys("partitions/_superseded/")
-
-    monkeypatch.setenv("DATABASE_URL", earlier.url)
-    from jobs.cli import main
-
-    assert main(["archive-partitions"]) == 1
-    (said,) = capsys.readouterr().out.splitlines()
-    assert "has written since this one did to s3://archive-of-a-test/partitions" in said
-    assert "PARTITION_PREFIX of its own; or" in said
-    assert len(rows_of(earlier, VALUES)) == 90
-    assert main(["archive-partitions", "--adopt"]) == 0
-    # Each row once: of the first what came later, of the others what is here.
-    assert bucket.rows() == 33 + 30 + 30 + 30
-    assert [one in bucket.keys("partitions/_superseded/") for one in aside] == [True, False]
-    assert expire(earlier) == 3
-    for name in (first, second, third, fourth):
-        assert main(["restore-partition", name]) == 0
-    assert len(rows_of(earlier, VALUES)) == 33 + 90
-    at_peace(earlier, bucket)
-    # Now the other one is a copy that would do harm.
-    monkeypatch.setenv("DATABASE_URL", database.url)
-    assert main(["archive-partitions"]) == 1
-    assert "has written since this one did" in capsys.readouterr().out
-
-
-def test_a_copy_of_a_database_leaves_its_archive_alone(
-    database: Database, copied: Callable[[], Database], bucket: Bucket, jobs: Jobs,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    name = old_partition(database)
-    kept(database)
-    archive(database)
-    copy = copied()
-    late_rows(copy, 0, 31, 40)
-    before = bucket.keys("")
-    monkeypatch.setenv("DATABASE_URL", copy.url)
-    assert jobs("archive-partitions") == 1
-    assert "this database was restored or moved since it wrote to" in capsys.readouterr().out
-    monkeypatch.setenv("PARTITION_PREFIX", "a/copy")
-    assert jobs("archive-partitions", "--partition", name) == 0
-    assert len(bucket.keys("a/copy/table=")) == 1
-    assert set(before) <= set(bucket.keys(""))
-    # A database that has never archived there, as one that was migrated down and up.
-    monkeypatch.delenv("PARTITION_PREFIX")
-    copy.all("DELETE FROM ops.archive_stores RETURNING 1")
-    assert jobs("archive-partitions") == 1
-    assert "another database has its archive in s3://archive-of-a-test/partitions" in capsys.readouterr().out
-    # It is moved for good, by pg_restore: its tables have other numbers, and are known as those that they were.
-    copy.all("UPDATE ops.partition_archives SET table_oid = 1 RETURNING 1")
-    assert jobs("archive-partitions", "--adopt") == 0
-    assert copy.one("SELECT bool_and(table_oid = partition::regclass) FROM ops.partition_archives")
-    # What it archives is in a/copy; what the other one has archived is no longer in the way of readers.
-    assert [one.split("/")[:2] for one in bucket.keys("")] == [
-        ["a", "copy"], ["a", "copy"], ["partitions", "_mark"], ["partitions", "_superseded"],
-    ]  # fmt: skip
-
-
-def test_an_archive_whose_database_is_lost_comes_back_by_its_files(
-    database: Database,
-    copied: Callable[[], Database],
-    bucket: Bucket,
-    jobs: Jobs,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    small(monkeypatch, 100, part_bytes=1)
-    empty = copied()
-    names = [old_partition(database, day, rows=250) for day in range(2)]
-    old_partition(database, 2, rows=0)
-    before = rows_of(database, VALUES)
-    archive(database)
-    assert expire(database) == 3
-    columns = (
-        "SELECT partition, starts_at, ends_at, rows, table_bytes, index_bytes, columns, checksums, files, attempt"
-        " FROM ops.partition_archives WHERE rows > 0 ORDER BY 1"
-    )
-    recorded = database.all(columns)
-    bucket.put("partitions/table=eav.entity_values_ts/notes.txt", b"of somebody")
-    unreadable = recorded[0][8][0]["key"].replace(str(recorded[0][9]), "00000000-0000-0000-0000-000000000000")
-    bucket.put(unreadable, b"no Parquet")
-
-    monkeypatch.setenv("DATABASE_URL", empty.url)
-    assert jobs("archive-partitions") == 1
-    assert jobs("archive-partitions", "--adopt") == 0
-    assert empty.all(columns) == recorded
-    assert status(empty) == ["dropped", "dropped"]
-    for name in names:
-        assert jobs("restore-partition", name) == 0
-    assert rows_of(empty, VALUES) == before
-    # Neither is what it does not know gone.
-    assert len(bucket.keys("partitions/table=")) == 6 + 2
-    assert jobs("archive-partitions", "--adopt") == 0
-    assert status(empty) == ["restored", "restored"]
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (
-            {"columns": [{"name": "a", "type": "text FROM pg_authid AS s", "kind": "plain"}]},
-            "column a of type|syntax error",
-        ),
-        (
-            {"columns": [{"name": "a", "type": "no_such_type", "kind": "plain"}]},
-            "column a of type no_such_type",
-        ),
-        ({"columns": [{"name": "a", "type": "text", "kind": "text; DROP TABLE x"}]}, "column a of type text"),
-        ({"table": "eav.entities"}, "table eav.entities, which is not archived here"),
-        ({"partition": "eav.a; DROP TABLE x"}, "not a valid identifier|partition"),
-        ({"checksums": {"rows": 7}}, "7 rows, which are not those of its files"),
-    ],
-)
-def test_what_a_file_says_of_itself_is_not_believed_blindly(
-    database: Database, change: dict[str, Any], said: str
-) -> None:
-    about = {
-        "table": VALUES, "partition": f"{VALUES}_lost", "starts_at": "2019-01-01", "ends_at": "2019-01-02",
-        "exported_at": "2019-03-01", "checksums": {"rows": 0},
-        "columns": [{"name": "tenant_id", "type": "bigint", "kind": "plain"}],
-    } | change  # fmt: skip
-    with database.session("eav_owner") as connection, pytest.raises(psycopg.Error, match=said):
-        connection.execute("SELECT ops.archive_adopt(%s, gen_random_uuid(), 'b', '[]')", [Jsonb(about)])
-
-
-def test_a_run_that_was_killed_before_it_left_its_mark_goes_on(
-    database: Database, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old_partition(database)
-    assert archive(database) == 30
-
-    class KilledError(BaseException):
-        pass
-
-    def killed(self: Store, mark: str, *, first: bool = False) -> None:
-        raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "leave_mark", killed)
-        for _ in range(2):
-            with pytest.raises(KilledError):
-                archive(database)
-    assert archive(database) == 0
-    # A mark that is lost with all else is no other database's. What was detached is archived again.
-    bucket.empty()
-    assert archive(database) == 30
-    at_peace(database, bucket)
 
 
 # -- tables of the same name --------------------------------------------------------------------------------
@@ -673,3 +447,186 @@ def test_a_partition_that_was_only_detached_is_compared_before_it_leaves_again(
     assert archive(database) == 31
     assert bucket.rows() == 31
     assert expire(database) == 1
+
+
+# -- files that are damaged ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut short", "other bytes"])
+def test_of_files_one_of_which_is_damaged_none_stays_in_the_folder(
+    database: Database, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    small(monkeypatch, 100, part_bytes=1)
+    old_partition(database, rows=250)
+    kept(database)
+    archive(database)
+    first, *_ = bucket.keys("partitions/table=")
+    whole = bucket.get(first)
+    if harm == "gone":
+        bucket.client.delete_object(Bucket=BUCKET, Key=first)
+    else:
+        bucket.put(first, whole[:-7] if harm == "cut short" else whole[:9] + b"x" + whole[10:])
+    leaving(database)
+    with pytest.raises(JobsError, match="is gone or damaged: it stays attached, and is archived again"):
+        archive(database)
+    assert archive(database) == 250
+    assert bucket.rows() == 250
+    at_peace(database, bucket)
+    assert expire(database) == 1
+
+
+def killed_while_published(database: Database, bucket: Bucket, patch: pytest.MonkeyPatch, after: int) -> None:
+    """A run that is killed when so many files are published; the others expire, as what is unverified may."""
+    move, moves = Store.move, []
+
+    def dying(self: Store, file: File, key: str) -> File:
+        moves.append(key)
+        if len(moves) > after:
+            raise KilledError
+        return move(self, file, key)
+
+    with patch.context() as here:
+        here.setattr(Store, "move", dying)
+        with pytest.raises(KilledError):
+            archive(database)
+    for key in bucket.keys("partitions/_unverified/"):
+        bucket.client.delete_object(Bucket=BUCKET, Key=key)
+
+
+def test_what_was_published_in_part_does_not_stay_when_the_rest_is_gone(
+    database: Database, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch, 100, part_bytes=1)
+    old_partition(database, rows=250)
+    kept(database)
+    killed_while_published(database, bucket, monkeypatch, after=1)
+    assert len(bucket.keys("partitions/table=")) == 1
+    assert archive(database) == 250
+    assert bucket.rows() == 250
+    at_peace(database, bucket)
+
+
+def test_an_archive_that_was_never_published_keeps_no_older_one_in_the_folder(
+    database: Database, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = old_partition(database)
+    kept(database)
+    archive(database)
+    late_rows(database, 0, 31, 33)
+    until(partial(due, database, name))
+    killed_while_published(database, bucket, monkeypatch, after=0)
+    assert archive(database) == 33
+    assert status(database) == ["superseded", "superseded", "verified"]
+    assert bucket.rows() == 33
+    caplog.clear()
+    assert archive(database) == 0
+    assert [one for one in caplog.messages if "superseded" in one] == []
+    at_peace(database, bucket)
+
+
+def test_what_is_lost_in_both_places_is_said_once(
+    database: Database, bucket: Bucket, jobs: Jobs, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    name = old_partition(database)
+    kept(database)
+    killed_while_published(database, bucket, monkeypatch, after=0)
+    gone(database, name)
+    assert jobs("archive-partitions") == 1
+    assert f"{name}: " in (said := capsys.readouterr().out)
+    assert "its rows are lost" in said
+    assert jobs("archive-partitions") == 0
+    assert status(database) == ["failed"]
+
+
+def test_a_partition_is_dropped_only_if_somebody_has_looked_for_its_files_lately(
+    database: Database, bucket: Bucket
+) -> None:
+    old_partition(database)
+    archive(database)
+    with database.session() as connection:
+        connection.execute("UPDATE ops.partition_archives SET looked_at = now() - interval '2 days'")
+    assert expire(database) == 0
+    archive(database)
+    assert expire(database) == 1
+
+
+# -- steps that were cut short, and other hands -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("then", ["files gone", "retention longer"])
+def test_a_run_killed_right_after_the_concurrent_detach_is_gone_on_with(
+    database: Database, bucket: Bucket, jobs: Jobs, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    name = old_partition(database)
+    kept(database)
+    archive(database)
+    leaving(database)
+    with monkeypatch.context() as patch:
+        patch.setattr(detach, "retrying", killed)
+        with pytest.raises(KilledError):
+            archive(database)
+    assert rows_of(database, VALUES) == []
+    assert status(database) == ["verified"]
+    if then == "files gone":
+        (key,) = bucket.keys("partitions/table=")
+        bucket.client.delete_object(Bucket=BUCKET, Key=key)
+        assert archive(database) == 30
+    else:
+        kept(database)
+        assert archive(database) == 0
+    assert status(database)[-1] == "detached"
+    assert jobs("restore-partition", name) == 0
+    assert len(rows_of(database, VALUES)) == 30
+    assert bucket.rows() == 30
+
+
+def test_a_partition_detached_by_hand_is_no_table_to_be_dropped(
+    database: Database, bucket: Bucket, jobs: Jobs
+) -> None:
+    name = old_partition(database)
+    kept(database)
+    archive(database)
+    with database.session() as connection:
+        connection.execute(f"ALTER TABLE {VALUES} DETACH PARTITION {name}".encode())
+    late_rows(database, 0, 31, 33, name)
+    assert jobs("restore-partition", name) == 0
+    assert len(rows_of(database, VALUES)) == 33
+
+
+def test_a_table_made_anew_while_it_is_exported_is_not_taken_for_the_first(
+    database: Database, bucket: Bucket
+) -> None:
+    name = old_partition(database)
+    number = archives.begun(database, name)
+    gone(database, name)
+    old_partition(database)
+    with worker(database) as connection:
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        for function in ("archive_cursor", "archive_measure"):
+            with (
+                pytest.raises(psycopg.errors.UndefinedTable, match="another table has its name"),
+                connection.transaction(),
+            ):
+                connection.execute(f"SELECT ops.{function}(%s)".encode(), [number])
+
+
+def test_an_older_archive_that_is_restored_takes_the_place_of_the_newer(
+    database: Database, bucket: Bucket, jobs: Jobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = old_partition(database)
+    kept(database)
+    archive(database)
+    archived_again(database)
+    leaving(database)
+    archive(database)
+    expire(database)
+    assert status(database) == ["superseded", "dropped"]
+    assert jobs("restore-partition", "--list") == 0
+    assert "superseded" in capsys.readouterr().out
+    assert jobs("restore-partition", name, "--archive", "1") == 0
+    assert len(rows_of(database, VALUES)) == 30
+    archived_again(database, first=34, last=34)
+    assert status(database) == ["superseded", "superseded", "verified"]
+    assert bucket.rows() == 31
+    at_peace(database, bucket)

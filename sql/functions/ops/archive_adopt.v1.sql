@@ -6,9 +6,9 @@ AS $$
 DECLARE
     v_parent CONSTANT text := p_about ->> 'table';
     v_partition CONSTANT text := p_about ->> 'partition';
-    v_from CONSTANT timestamptz := p_about ->> 'starts_at';
-    v_to CONSTANT timestamptz := p_about ->> 'ends_at';
-    v_rows CONSTANT bigint := p_about -> 'checksums' ->> 'rows';
+    v_from CONSTANT timestamptz := (p_about ->> 'starts_at')::timestamptz;
+    v_to CONSTANT timestamptz := (p_about ->> 'ends_at')::timestamptz;
+    v_rows CONSTANT bigint := (p_about -> 'checksums' ->> 'rows')::bigint;
     v_status text;
     v_wrong text;
 BEGIN
