@@ -22,11 +22,12 @@ FROM (
         a.partition AS partition_name,
         a.status,
         CASE
-            WHEN a.differs_at IS NOT NULL AND a.status IN ('verified', 'detached', 'restored') THEN 'it differs: it is archived again'
-            WHEN a.published_at IS NULL AND a.status IN ('verified', 'detached', 'restored') THEN 'its files are not published yet'
-            WHEN a.status = 'detached' THEN 'expire-partitions drops it'
-            WHEN a.leaving_at IS NOT NULL AND a.status IN ('verified', 'restored') THEN 'it waits to be detached'
             WHEN a.restoring_at IS NOT NULL THEN 'it is being restored'
+            WHEN a.status NOT IN ('verified', 'detached', 'restored') THEN NULL
+            WHEN a.differs_at IS NOT NULL THEN 'it differs: it is archived again'
+            WHEN a.published_at IS NULL THEN 'its files are not published yet'
+            WHEN a.status = 'detached' THEN 'expire-partitions drops it'
+            WHEN a.leaving_at IS NOT NULL THEN 'it waits to be detached'
         END AS why,
         a.starts_at,
         a.begun_at,
