@@ -256,7 +256,10 @@ def _start_throwaway(folder: Path, kind: Kind | None, say: Say) -> sharing.Facts
                 raise LocalError(f"EAV_SERVER=docker, but {error}") from None
             why = f"no DATABASE_URL, {error}"
     binaries = packages.server_binaries(say)
-    cluster = Cluster.create(folder / "data", settings=THROWAWAY, binaries=binaries)
+    data_dir = folder / "data"
+    settings = {**THROWAWAY, "unix_socket_directories": str(data_dir)}
+    cluster = Cluster.create(data_dir, settings=settings, binaries=binaries)
+    cluster.trust_sockets()
     start_on_free_port(cluster)
     origin = (
         f"a throw-away PostgreSQL {binaries.major} of {binaries.bindir} on 127.0.0.1:{cluster.port} ({why})"

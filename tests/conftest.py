@@ -64,10 +64,12 @@ class Database:
     """A database of its own for one test."""
 
     url: str = field(repr=False)
+    # Half of what a short test does is to connect: those that look at what was done come by the shorter way.
+    shortcut: str | None = field(default=None, repr=False)
 
     def connect(self, role: str | None = None, **options: Any) -> Connection:
         """A new autocommit connection, logged in as `role` as far as the server can tell."""
-        connection = psycopg.connect(self.url, autocommit=True, **options)
+        connection = psycopg.connect(self.shortcut or self.url, autocommit=True, **options)
         if role is not None:
             become(connection, role)
         return connection
@@ -168,7 +170,8 @@ def new_database(server: Server, admin: Connection) -> Iterator[Callable[..., Da
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
         )
         made.append(name)
-        return Database(in_database(server.url, name))
+        shortcut = server.cluster.socket_url(name) if server.cluster else None
+        return Database(in_database(server.url, name), shortcut)
 
     yield make
     for name in made:
