@@ -19,6 +19,7 @@ from jobs.archive import command as archive_command
 from jobs.errors import JobsError
 from jobs.events import Events, Progress
 from jobs.ingest import command as ingest_command
+from jobs.progress import say_progress
 from jobs.schedule import FLUSHERS, LANES, SCHEDULE, Job, find, schedule
 from jobs.stopping import stopping
 from jobs.worker import Worker
@@ -199,9 +200,7 @@ def execute(job: Job, dry: bool, as_json: bool) -> int:
     url = db.database_url()
     if dry:
         return dry_run(job, url, as_json=as_json)
-    # What a long step says of its progress.
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("jobs").setLevel(logging.INFO)
+    say_progress()
     with db.connect(url, "eav_jobs", f"eav jobs run {job.name}") as connection:
         found = (
             backfill.run(connection, job, url=url)

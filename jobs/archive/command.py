@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -16,6 +14,7 @@ import orjson
 from jobs import db
 from jobs.archive.settings import required
 from jobs.errors import JobsError
+from jobs.progress import say_progress
 from jobs.schedule import Job, find
 
 if TYPE_CHECKING:
@@ -101,8 +100,7 @@ def _adopt(url: str) -> None:
     from jobs.archive import owner
     from jobs.archive.store import Store
 
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("jobs").setLevel(logging.INFO)
+    say_progress()
     with db.translated(url), db.connect(url, "eav_owner", "eav jobs archive-partitions") as connection:
         owner.take_over(connection, Store(required()))
 
@@ -144,8 +142,7 @@ def restore_partition(args: argparse.Namespace) -> int:
         raise JobsError(f"--keep must be 1 day or more, got {args.keep}")
     url = db.database_url()
     settings = None if args.list else required()
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("jobs").setLevel(logging.INFO)
+    say_progress()
     with db.translated(url), db.connect(url, "eav_jobs", "eav jobs restore-partition") as connection:
         if settings is None:
             return _list(restore.archives(connection), as_json=args.json)

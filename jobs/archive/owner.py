@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 
 from jobs import db
 from jobs.archive import parquet, publish
-from jobs.archive.publish import aside_of, records
+from jobs.archive.publish import aside_of, live
 from jobs.archive.store import DamagedError, File, Store
 from jobs.errors import JobsError
 
@@ -124,8 +124,8 @@ def take_over(connection: db.Connection, store: Store) -> None:
 
 def bring_back(connection: db.Connection, store: Store) -> None:
     """Bring back what records name, and somebody who knew more has set aside. Raises StoreError."""
-    for one in records(connection, "status NOT IN ('superseded', 'failed') AND published_at IS NOT NULL"):
-        for file in (File(**each) for each in one.files if one.ours(store)):
+    for one in live(connection, store):
+        for file in (File(**each) for each in one.files):
             aside = replace(file, key=aside_of(file.key), version_id=None)
             if store.exists(file.key) or not store.exists(aside.key):
                 continue
@@ -142,12 +142,7 @@ def bring_back(connection: db.Connection, store: Store) -> None:
 
 def know_again(connection: db.Connection, store: Store) -> None:
     """Make records of the archives that no record names. Raises StoreError, psycopg.Error if the connection is lost."""
-    named = {
-        each["key"]
-        for one in records(connection, "status NOT IN ('superseded', 'failed') AND published_at IS NOT NULL")
-        for each in one.files
-        if one.ours(store)
-    }
+    named = {each["key"] for one in live(connection, store) for each in one.files}
     unknown: dict[str, list[tuple[int, str]]] = {}
     for key in store.keys(store.settings.tables):
         found = _NAME.search(key)

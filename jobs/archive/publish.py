@@ -25,7 +25,6 @@ class Record:
     partition: str
     starts_at: datetime
     attempt: str
-    status: str
     bucket: str
     files: list[dict[str, Any]]
 
@@ -73,11 +72,17 @@ class Record:
 def records(connection: db.Connection, condition: LiteralString, *params: object) -> list[Record]:
     """Archives with files that fulfil a condition in SQL, oldest first."""
     query = sql.SQL(
-        "SELECT archive_id, parent_table, partition, starts_at, attempt::text, status, bucket, files"
+        "SELECT archive_id, parent_table, partition, starts_at, attempt::text, bucket, files"
         " FROM ops.partition_archives AS a WHERE files IS NOT NULL AND {} ORDER BY archive_id"
     )
     rows = connection.execute(query.format(sql.SQL(condition)), params).fetchall()
     return [Record(*row) for row in rows]
+
+
+def live(connection: db.Connection, store: Store) -> list[Record]:
+    """Archives whose files are to be in this folder, where the tables are read."""
+    found = records(connection, "status NOT IN ('superseded', 'failed') AND published_at IS NOT NULL")
+    return [one for one in found if one.ours(store)]
 
 
 def aside_of(key: str) -> str:

@@ -34,6 +34,7 @@ from tests.jobs.archiving import (
     REJECTED,
     VALUES,
     Jobs,
+    KilledError,
     archive,
     at_peace,
     away,
@@ -852,10 +853,6 @@ def test_a_planted_table_is_not_read_with_the_owners_rights(database: Database, 
 
 EVERY = bool(os.environ.get("EAV_EXAMPLES"))
 """Whether to die at every step, not at each third one."""
-
-
-class KilledError(BaseException):
-    """As SIGKILL would: nothing is caught, nothing is put right."""
 
 
 def deadly(patch: pytest.MonkeyPatch, at: int) -> list[str]:
