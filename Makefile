@@ -7,14 +7,14 @@ PYTHON_VENV := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 
 # The folders of Python code; mypy refuses one that holds none yet.
-PACKAGES := $(foreach folder,archiver bench jobs local migrations tests,$(if $(shell find $(folder) -name '*.py' 2>/dev/null | head -1),$(folder)))
+PACKAGES := $(foreach folder,archiver bench infra jobs local migrations tests,$(if $(shell find $(folder) -name '*.py' 2>/dev/null | head -1),$(folder)))
 
 # make test ARGS='-k flush -x'
 ARGS ?=
 # Test processes at once: two by default, since each holds connections and a database of its own.
 WORKERS ?= 2
 
-.PHONY: help up down psql url aws-env destroy test lint lint-python lint-sql bench lock runtime dev server-packages
+.PHONY: help up down psql url aws-env destroy test lint lint-python lint-sql bench plan lock runtime infra dev server-packages
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,11 +73,16 @@ LOCK := $(PYTHON_VENV) -m uv pip compile --quiet --universal --python-version 3.
 lock: dev ## choose the newest versions of every dependency and lock them with hashes
 	@echo '==> requirements/runtime.txt'
 	@$(LOCK) -o requirements/runtime.txt requirements/runtime.in
+	@echo '==> requirements/infra.txt'
+	@$(LOCK) -c requirements/runtime.txt -o requirements/infra.txt requirements/infra.in
 	@echo '==> requirements/dev.txt'
-	@$(LOCK) -c requirements/runtime.txt -o requirements/dev.txt requirements/dev.in
+	@$(LOCK) -c requirements/runtime.txt -c requirements/infra.txt -o requirements/dev.txt requirements/dev.in
 
 runtime:
 	@requirements/install runtime
+
+infra:
+	@requirements/install infra
 
 dev:
 	@requirements/install dev

@@ -1,0 +1,1 @@
+"""The platform on AWS, one Pulumi program for every stack."""

@@ -1,0 +1,360 @@
+"""The resource graph of a stack, recorded from the real program with no CLI, account or network.
+
+The program runs against a monitor that answers each registration as AWS would, with identifiers made up from the
+resource's name, and keeps what it was asked: inputs, parent, dependencies by property, protection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import typing
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pulumi
+import yaml
+from pulumi.runtime import mocks, rpc
+
+from infra import program
+from infra.errors import InfraError, SettingsError
+from infra.settings import PROJECT, Settings, load
+
+ROOT: Final = Path(__file__).parents[1]
+ACCOUNT: Final = "123456789012"
+"""Of nobody: the account of AWS's own examples."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource as it was registered."""
+
+    urn: str
+    type: str
+    """The token, such as `aws:rds/instance:Instance`."""
+    name: str
+    parent: str
+    """The URN of its parent, '' for a component."""
+    inputs: Mapping[str, Any]
+    """Plain values by Pulumi's property names; references are resolved to what `outputs` of the other resource hold."""
+    outputs: Mapping[str, Any]
+    """Inputs, and what AWS adds: id, arn and the like, made up and unlike any other."""
+    depends_on: tuple[str, ...]
+    """URNs of all that it waits for."""
+    references: Mapping[str, tuple[str, ...]]
+    """URNs by input property."""
+    protect: bool
+    retain_on_delete: bool
+    custom: bool
+    ignore_changes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """`rds.Instance` for `aws:rds/instance:Instance`; `eav:network:Network` stays."""
+        package, module, name = self.type.split(":")
+        return f"{module.split('/')[0]}.{name}" if package == "aws" else self.type
+
+
+@dataclass
+class Graph:
+    """All resources of a stack in the order of their registration."""
+
+    settings: Settings
+    resources: dict[str, Resource] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    stack_outputs: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Resource]:
+        return iter(self.resources.values())
+
+    def of_kind(self, *kinds: str) -> list[Resource]:
+        """Those of these kinds, such as `rds.Instance`."""
+        return [one for one in self if one.kind in kinds]
+
+    def one(self, kind: str, name: str | None = None) -> Resource:
+        """The only one of its kind (and logical name). Raises LookupError if there are none or several."""
+        found = [one for one in self.of_kind(kind) if name in (None, one.name)]
+        if len(found) != 1:
+            raise LookupError(f"{len(found)} resources {kind} {name or ''}: {[one.name for one in found]}")
+        return found[0]
+
+    def component(self, resource: Resource) -> str:
+        """The component that a resource belongs to, such as `network`."""
+        while resource.parent in self.resources:
+            resource = self.resources[resource.parent]
+        return resource.name if resource.type.startswith("eav:") else ""
+
+    def made_up(self) -> dict[str, tuple[str, str]]:
+        """Each made-up value → (URN, output property) of the resource that it stands for."""
+        found: dict[str, tuple[str, str]] = {}
+        for one in self:
+            for name, value in one.outputs.items():
+                if name not in one.inputs and isinstance(value, str) and value:
+                    found.setdefault(value, (one.urn, name))
+        return found
+
+
+def read_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
+    """What stands in the file of a stack. Raises SettingsError if there is none or it is no YAML of that form."""
+    path = root / f"Pulumi.{stack}.yaml"
+    try:
+        found = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        known = ", ".join(sorted(one.name.split(".")[1] for one in root.glob("Pulumi.*.yaml")))
+        raise SettingsError(f"{path.name} does not exist: the stacks are {known}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
+    config = found.get("config") if isinstance(found, Mapping) else None
+    if not isinstance(config, Mapping):
+        raise SettingsError(f"{path.name}: must have config: with the settings under it")
+    return {str(key): value for key, value in config.items()}
+
+
+def record(settings: Settings, declare: Callable[[Settings], None] | None = None) -> Graph:
+    """Run the program for these settings and return its graph. Raises what the program raises."""
+    graph = Graph(settings)
+    monitor = _Recorder(_Answers(settings), graph)
+    # Resources are declared on an event loop; one of its own, so that a graph can be recorded anywhere.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        mocks.set_mocks(monitor.mocks, PROJECT, settings.stack, preview=False, monitor=monitor)
+
+        pulumi.runtime.test(lambda: (declare or program.declare)(settings))()  # type: ignore[no-untyped-call]
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
+    return graph
+
+
+def load_graph(stack: str, root: Path = ROOT) -> Graph:
+    """The graph of a stack by its file. Raises SettingsError, InfraError."""
+    return record(load(stack, read_config(stack, root)))
+
+
+class _Recorder(mocks.MockMonitor):
+    """Keeps the whole request, where the mocks of Pulumi's SDK see the inputs alone."""
+
+    def __init__(self, answers: _Answers, graph: Graph) -> None:
+        super().__init__(answers)
+        self.graph = graph
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the protocol's name)
+        urn = self.make_urn(request.parent, request.type, request.name)
+        if urn in self.graph.resources:
+            raise InfraError(f"two resources are called {request.name} ({request.type})")
+        answer = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        if request.type == "pulumi:pulumi:Stack":
+            return answer
+        registered = self.resources[urn]
+        self.graph.resources[urn] = Resource(
+            urn=urn,
+            type=request.type,
+            name=request.name,
+            parent="" if "pulumi:pulumi:Stack" in request.parent.split("::")[2:3] else request.parent,
+            inputs=_plain(rpc.deserialize_properties(request.object)),
+            outputs=_plain(registered.state) | ({"id": registered.id} if request.custom else {}),
+            depends_on=tuple(sorted(request.dependencies)),
+            references={
+                name: tuple(sorted(found.urns))
+                for name, found in request.propertyDependencies.items()
+                if found.urns
+            },
+            protect=bool(request.protect),
+            retain_on_delete=bool(request.retainOnDelete),
+            custom=bool(request.custom),
+            ignore_changes=tuple(request.ignoreChanges),
+        )
+        return answer
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
+        if "pulumi:pulumi:Stack" in request.urn:
+            self.graph.stack_outputs |= _plain(rpc.deserialize_properties(request.outputs))
+        return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]
+
+
+def _plain(value: Any) -> Any:
+    """Secrets unwrapped, assets by their path."""
+    if isinstance(value, Mapping):
+        if rpc._special_sig_key in value and "value" in value:  # noqa: SLF001 (a secret on the wire)
+            return _plain(value["value"])
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, pulumi.FileArchive | pulumi.FileAsset):
+        return str(value.path)
+    return value
+
+
+class _Answers(mocks.Mocks):
+    """What AWS would answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.region = settings.region
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
+        return self._answer(args), []
+
+    def _answer(self, args: mocks.MockCallArgs) -> dict[str, Any]:
+        match args.token:
+            case "aws:index/getCallerIdentity:getCallerIdentity":
+                return {
+                    "accountId": ACCOUNT,
+                    "arn": f"arn:aws:iam::{ACCOUNT}:role/plan",
+                    "userId": "plan",
+                    "id": ACCOUNT,
+                }
+            case "aws:index/getPartition:getPartition":
+                return {
+                    "partition": "aws",
+                    "dnsSuffix": "amazonaws.com",
+                    "id": "aws",
+                    "reverseDnsPrefix": "com.amazonaws",
+                }
+            case "aws:index/getAvailabilityZones:getAvailabilityZones":
+                zones = [f"{self.region}{letter}" for letter in "abc"]
+                return {
+                    "names": zones,
+                    "zoneIds": zones,
+                    "groupNames": [self.region],
+                    "id": self.region,
+                    "state": "available",
+                }
+            case "aws:ssm/getParameter:getParameter":
+                return dict(args.args) | {
+                    "value": f"ami-{_digits(args.args['name'], 17)}",
+                    "type": "String",
+                    "version": 1,
+                }
+        raise InfraError(
+            f"the program asks AWS for {args.token}, and the offline plan has no answer: see infra/graph.py"
+        )
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        if not args.custom:
+            return "", dict(args.inputs)
+        state = dict(args.inputs)
+        given = _plain(args.inputs)
+        own = given.get("region", self.region)
+        made_up = _made_up(args.typ, args.name, given, own)
+        state |= {name: value for name, value in made_up.items() if name not in state}
+        return made_up["id"], {name: value for name, value in state.items() if name != "id"}
+
+
+_PHYSICAL: Final = (
+    "identifier", "clusterIdentifier", "bucket", "name", "functionName", "family", "workgroupName", "namespaceName",
+    "dashboardName", "alarmName",
+)  # fmt: skip
+"""The input that names a resource, where it has one."""
+
+_BY_NAME: Final = re.compile(
+    r"^aws:(s3/bucket|dynamodb/table|iam/role|iam/instanceProfile|cloudwatch/|rds/|redshift/|ecs/|ecr/|lambda/|kms/alias)"
+)
+"""What Pulumi knows by its name; the others have an identifier of AWS's making."""
+
+_PREFIXES: Final = {
+    "Vpc": "vpc", "Subnet": "subnet", "SecurityGroup": "sg", "DefaultSecurityGroup": "sg", "RouteTable": "rtb",
+    "InternetGateway": "igw", "NatGateway": "nat", "Eip": "eipalloc", "VpcEndpoint": "vpce", "FlowLog": "fl",
+    "Instance": "i", "LaunchTemplate": "lt", "RouteTableAssociation": "rtbassoc", "Route": "r",
+    "SecurityGroupIngressRule": "sgr", "SecurityGroupEgressRule": "sgr",
+}  # fmt: skip
+
+
+def _digits(text: str, count: int) -> str:
+    """Hexadecimal digits that are always the same for a text."""
+    found = "".join(f"{zlib.crc32(f'{text}{part}'.encode()):08x}" for part in range(-(-count // 8)))
+    return found[:count]
+
+
+def _made_up(token: str, name: str, inputs: Mapping[str, Any], region: str) -> dict[str, Any]:
+    """id, arn and every other output of a type, by the annotations of its class in the SDK."""
+    module, kind = token.split(":")[1].split("/")[0], token.split(":")[2]
+    physical = next((str(inputs[one]) for one in _PHYSICAL if inputs.get(one)), name)
+    prefix = _PREFIXES.get(kind) if module in ("ec2", "vpc") else None
+    own = f"{prefix}-{_digits(f'{token}{name}{region}', 17)}" if prefix else physical
+    if not prefix and not _BY_NAME.match(token):
+        own = f"{physical}-{_digits(f'{token}{name}{region}', 8)}"
+    made: dict[str, Any] = {"id": own, "arn": _arn(module, kind, physical, own, region)}
+    for key, annotation in _annotations(token).items():
+        if key in made or key in inputs:
+            continue
+        if key == "region":
+            made[key] = region
+            continue
+        value = _value(annotation, f"{key}.{own}", key)
+        if value is not None:
+            made[key] = value
+    if token.startswith(("aws:lambda/", "aws:sns/topic:", "aws:sqs/queue:")) and kind in ("Topic", "Queue"):
+        made["id"] = (
+            made["arn"] if kind == "Topic" else f"https://sqs.{region}.amazonaws.com/{ACCOUNT}/{physical}"
+        )
+        made["url"] = f"https://sqs.{region}.amazonaws.com/{ACCOUNT}/{physical}"
+    return made
+
+
+_ARNS: Final = {
+    ("s3", "Bucket"): "arn:aws:s3:::{name}",
+    ("iam", "Role"): "arn:aws:iam::{account}:role/{name}",
+    ("iam", "Policy"): "arn:aws:iam::{account}:policy/{name}",
+    ("iam", "InstanceProfile"): "arn:aws:iam::{account}:instance-profile/{name}",
+    ("kms", "Key"): "arn:aws:kms:{region}:{account}:key/{id}",
+    ("kms", "Alias"): "arn:aws:kms:{region}:{account}:{name}",
+    ("sns", "Topic"): "arn:aws:sns:{region}:{account}:{name}",
+    ("sqs", "Queue"): "arn:aws:sqs:{region}:{account}:{name}",
+    ("lambda", "Function"): "arn:aws:lambda:{region}:{account}:function:{name}",
+    ("dynamodb", "Table"): "arn:aws:dynamodb:{region}:{account}:table/{name}",
+    ("kinesis", "Stream"): "arn:aws:kinesis:{region}:{account}:stream/{name}",
+    ("cloudwatch", "LogGroup"): "arn:aws:logs:{region}:{account}:log-group:{name}",
+    ("cloudwatch", "MetricAlarm"): "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",
+    ("cloudwatch", "CompositeAlarm"): "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",
+    ("rds", "Instance"): "arn:aws:rds:{region}:{account}:db:{name}",
+    ("rds", "Proxy"): "arn:aws:rds:{region}:{account}:db-proxy:{name}",
+    ("redshift", "Cluster"): "arn:aws:redshift:{region}:{account}:cluster:{name}",
+    ("sfn", "StateMachine"): "arn:aws:states:{region}:{account}:stateMachine:{name}",
+    ("secretsmanager", "Secret"): "arn:aws:secretsmanager:{region}:{account}:secret:{name}",
+    ("ecr", "Repository"): "arn:aws:ecr:{region}:{account}:repository/{name}",
+    ("ecs", "Cluster"): "arn:aws:ecs:{region}:{account}:cluster/{name}",
+    ("ecs", "TaskDefinition"): "arn:aws:ecs:{region}:{account}:task-definition/{name}:1",
+}
+
+
+def _arn(module: str, kind: str, name: str, own: str, region: str) -> str:
+    pattern = _ARNS.get((module, kind), "arn:aws:{module}:{region}:{account}:{kind}/{id}")
+    return pattern.format(module=module, kind=kind.lower(), name=name, id=own, region=region, account=ACCOUNT)
+
+
+def _annotations(token: str) -> dict[str, Any]:
+    """Output property → its type, from the class that the SDK has for a token."""
+    _, module, kind = token.split(":")
+    package, file = module.split("/")
+    package = "lambda_" if package == "lambda" else package
+    file = re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", file).lower()
+    for suffix in ("", "_"):
+        loaded = sys.modules.get(f"pulumi_aws.{package}.{file}{suffix}")
+        if loaded is not None:
+            break
+    else:
+        raise InfraError(f"{token}: no module pulumi_aws.{package}.{file} is loaded")
+    owner = getattr(loaded, kind)
+    found: dict[str, Any] = {}
+    for name, attribute in vars(owner).items():
+        if isinstance(attribute, property) and attribute.fget is not None:
+            pulumi_name = getattr(attribute.fget, "_pulumi_name", name)
+            found[pulumi_name] = attribute.fget.__annotations__.get("return")
+    return found
+
+
+def _value(annotation: Any, text: str, key: str) -> Any:
+    """A value of the type that an output has: text unlike any other, nothing for what may be absent."""
+    inner = typing.get_args(annotation)[0] if typing.get_args(annotation) else None
+    if inner is str:
+        return text
+    if key == "masterUserSecrets":
+        return [
+            {"secretArn": f"arn:aws:secretsmanager:::secret:{text}", "kmsKeyId": "", "secretStatus": "active"}
+        ]
+    return None

@@ -1,0 +1,118 @@
+"""Customer managed KMS keys, one for each kind of data, so that a right to one is no right to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import pulumi
+import pulumi_aws as aws
+
+from infra.component import Component, Context
+from infra.iam import Statement, document
+
+Purpose = Literal["postgres", "warehouse", "stream", "items", "archive", "logs", "notices"]
+PURPOSES: Final[dict[Purpose, str]] = {
+    "postgres": "RDS storage, Performance Insights, and the master's secret",
+    "warehouse": "Redshift storage and its administrator's secret",
+    "stream": "the Kinesis stream",
+    "items": "the DynamoDB tables",
+    "archive": "the archive buckets",
+    "logs": "CloudWatch log groups",
+    "notices": "SNS topics, SQS queues, and the workers' images",
+}
+WAITING_DAYS: Final = 30
+"""Before a key that was scheduled for deletion is gone, and what it encrypted with it."""
+
+
+class Keys(Component):
+    """The keys of a stack."""
+
+    KIND = "keys"
+
+    def __init__(self, context: Context, options: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(context, options)
+        self.keys: dict[Purpose, aws.kms.Key] = {
+            purpose: self._key(purpose, self._services(purpose)) for purpose in PURPOSES
+        }
+        self.register_outputs({"keys": {purpose: key.arn for purpose, key in self.keys.items()}})
+
+    def arn(self, purpose: Purpose) -> pulumi.Output[str]:
+        """Of the key for this kind of data."""
+        return self.keys[purpose].arn
+
+    def copy(self, purpose: Purpose, region: str) -> aws.kms.Key:
+        """A key for copies of the same kind of data in another region; made once."""
+        return self._key(purpose, (), region)
+
+    def _key(self, purpose: Purpose, services: Sequence[Statement], region: str | None = None) -> aws.kms.Key:
+        thing = purpose if region is None else f"{purpose}-{region}"
+        key = aws.kms.Key(
+            f"key-{thing}",
+            description=f"{self.context.names.of(purpose)}: {PURPOSES[purpose]}",
+            enable_key_rotation=True,
+            rotation_period_in_days=365,
+            deletion_window_in_days=WAITING_DAYS,
+            policy=document(self._administration(), *services),
+            region=region,
+            opts=self.data_options(),
+        )
+        aws.kms.Alias(
+            f"key-{thing}-alias",
+            name=f"alias/{self.names.of(purpose)}",
+            target_key_id=key.key_id,
+            region=region,
+            opts=self.options(),
+        )
+        return key
+
+    def _administration(self) -> Statement:
+        # Without it nobody could ever change the key again. It gives nothing by itself: identities of the account
+        # need rights of their own, which is how a role's policy names the one key it may use.
+        return Statement(
+            "AccountDelegatesByIam",
+            ["kms:*"],
+            ["*"],
+            principals={"AWS": f"arn:{self.context.partition}:iam::{self.context.account}:root"},
+        )
+
+    def _services(self, purpose: Purpose) -> tuple[Statement, ...]:
+        here = self.context
+        if purpose == "logs":
+            return (
+                Statement(
+                    "LogGroupsOfThisStack",
+                    [
+                        "kms:Encrypt*",
+                        "kms:Decrypt*",
+                        "kms:ReEncrypt*",
+                        "kms:GenerateDataKey*",
+                        "kms:DescribeKey",
+                    ],
+                    ["*"],
+                    conditions={
+                        "ArnLike": {"kms:EncryptionContext:aws:logs:arn": here.arn("logs", "log-group:*")}
+                    },
+                    principals={"Service": f"logs.{here.region}.amazonaws.com"},
+                ),
+            )
+        if purpose == "notices":
+            # Those that publish to an encrypted topic by themselves.
+            return (
+                Statement(
+                    "PublishersOfThisAccount",
+                    ["kms:Decrypt", "kms:GenerateDataKey*"],
+                    ["*"],
+                    conditions={"StringEquals": {"aws:SourceAccount": here.account}},
+                    principals={
+                        "Service": [
+                            "cloudwatch.amazonaws.com",
+                            "budgets.amazonaws.com",
+                            "events.amazonaws.com",
+                            "events.rds.amazonaws.com",
+                            "redshift.amazonaws.com",
+                        ]
+                    },
+                ),
+            )
+        return ()

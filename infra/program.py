@@ -1,0 +1,57 @@
+"""All components of a stack, and what each is given of the others."""
+
+from __future__ import annotations
+
+import pulumi
+
+from infra.archive import Archive
+from infra.archiver import Archiver
+from infra.bastion import Bastion
+from infra.component import Context
+from infra.cost import Cost
+from infra.items import Items
+from infra.keys import Keys
+from infra.monitoring import Monitoring
+from infra.network import Network
+from infra.notices import Notices
+from infra.postgres import Postgres
+from infra.publisher import Publisher
+from infra.settings import SECTIONS, Settings, load
+from infra.stream import Stream
+from infra.warehouse import Warehouse
+from infra.workers import Workers
+
+
+def main() -> None:
+    """Declare the stack that Pulumi has chosen. Raises SettingsError before any resource is declared."""
+    declare(settings_of(pulumi.get_stack()))
+
+
+def settings_of(stack: str) -> Settings:
+    """The settings of a stack as Pulumi holds them."""
+    ours, provider = pulumi.Config(), pulumi.Config("aws")
+    found = {f"{ours.name}:{section}": ours.get_object(section) for section in SECTIONS}
+    found |= {"aws:region": provider.get("region"), "aws:defaultTags": provider.get_object("defaultTags")}
+    return load(stack, {key: value for key, value in found.items() if value is not None})
+
+
+def declare(settings: Settings) -> None:
+    """Every resource of a stack."""
+    context = Context.of(settings)
+    keys = Keys(context)
+    notices = Notices(context, keys)
+    network = Network(context, keys)
+    stream = Stream(context, keys)
+    items = Items(context, keys)
+    archive = Archive(context, keys)
+    postgres = Postgres(context, keys, notices, network)
+    warehouse = Warehouse(context, keys, notices, network, stream, archive)
+    archiver = Archiver(context, keys, notices, items, archive)
+    workers = Workers(context, keys, network, postgres, stream, archive)
+    publisher = Publisher(context, keys, network, postgres)
+    Monitoring(
+        context, notices, network, postgres, warehouse, stream, items, archive, archiver, workers, publisher
+    )
+    Cost(context, notices, postgres, workers)
+    if settings.network.bastion:
+        Bastion(context, keys, network)

@@ -1,0 +1,544 @@
+"""Every knob of a stack, typed and checked before any resource is declared.
+
+The values are in `Pulumi.<stack>.yaml`, a section each (`eav-platform:postgres` …). What has a default here is the
+same in every stack unless a file says otherwise; no component has a default of its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network
+from typing import Annotated, Any, Final, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from infra.errors import SettingsError
+
+PROJECT: Final = "eav-platform"
+"""Of Pulumi.yaml; the namespace of the settings."""
+
+STACKS: Final = ("dev", "staging", "prod")
+REQUIRED_TAGS: Final = ("Project", "Environment", "Owner", "CostCenter", "ManagedBy")
+"""Each stack file has them in `aws:defaultTags`."""
+
+Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", description="an e-mail address")]
+Region = Annotated[
+    str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="an AWS region such as eu-central-1")
+]
+InstanceClass = Annotated[
+    str,
+    Field(
+        pattern=r"^db\.(t4g|m6g|m7g|m8g|r6g|r7g|r8g)\.(micro|small|medium|large|[248]xlarge|xlarge|1[26]xlarge)$",
+        description="a Graviton class of RDS such as db.r7g.4xlarge",
+    ),
+]
+LogDays = Literal[
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
+]
+"""Days that CloudWatch Logs can keep (PutRetentionPolicy)."""
+
+Cron = Annotated[
+    str, Field(pattern=r"^cron\((\S+ ){5}\S+\)$", description="cron(minutes hours day month weekday year)")
+]
+Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="a time of day such as 20:00")]
+Window = Annotated[
+    str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$", description="hh:mm-hh:mm, UTC")
+]
+_WEEKLY: Final = r"(mon|tue|wed|thu|fri|sat|sun):([01]\d|2[0-3]):[0-5]\d"
+WeeklyWindow = Annotated[
+    str,
+    Field(
+        pattern=f"^{_WEEKLY}-{_WEEKLY}$",
+        description="ddd:hh:mm-ddd:hh:mm, UTC",
+    ),
+]
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(f"must be a time zone such as Europe/Berlin, got {name}") from None
+    return name
+
+
+TimeZone = Annotated[str, AfterValidator(_zone)]
+
+Endpoint = Literal[
+    "ecr.api", "ecr.dkr", "kinesis-streams", "kms", "lambda", "logs", "monitoring", "redshift-data", "secretsmanager",
+    "sns", "sqs", "ssm", "ssmmessages", "ec2messages", "states", "sts", "xray",
+]  # fmt: skip
+NEEDED_WITHOUT_NAT: Final[frozenset[str]] = frozenset(
+    {"ecr.api", "ecr.dkr", "kinesis-streams", "kms", "logs", "monitoring", "secretsmanager", "sts"}
+)
+"""What jobs call that has no gateway endpoint: without NAT they reach it through these or not at all."""
+
+
+class Section(BaseModel):
+    """One section of a stack file: nothing unknown, nothing converted behind one's back, nothing changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Network(Section):
+    """The VPC."""
+
+    cidr: IPv4Network
+    """/16 to /20, private, and another one for each stack, so that two can be peered."""
+    zones: Literal[2, 3] = 2
+    nat: Literal["none", "single", "per_zone"] = "single"
+    interface_endpoints: tuple[Endpoint, ...] = ()
+    flow_log_days: LogDays = 30
+    bastion: bool = False
+    """An instance without inbound rules, reached by SSM Session Manager."""
+    bastion_instance: str = Field("t4g.nano", pattern=r"^t4g\.(nano|micro|small)$")
+
+    @field_validator("cidr")
+    @classmethod
+    def _room(cls, cidr: IPv4Network) -> IPv4Network:
+        if not 16 <= cidr.prefixlen <= 20:
+            raise ValueError(f"must be /16 to /20 to hold four tiers in three zones, got {cidr}")
+        if not cidr.is_private:
+            raise ValueError(
+                f"must be a private range (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16), got {cidr}"
+            )
+        return cidr
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        missing = NEEDED_WITHOUT_NAT - set(self.interface_endpoints)
+        if self.nat == "none" and missing:
+            raise ValueError(
+                f"nat is none, so interface_endpoints must have {', '.join(sorted(missing))} too: the jobs reach them"
+                " no other way"
+            )
+        if len(set(self.interface_endpoints)) != len(self.interface_endpoints):
+            raise ValueError("interface_endpoints has one twice")
+        return self
+
+    def choose_zones(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The first of a region's zones. Raises SettingsError where it has too few."""
+        if len(names) < self.zones:
+            raise SettingsError(
+                f"network.zones is {self.zones}, the region has {len(names)}: {', '.join(names)}"
+            )
+        return tuple(sorted(names)[: self.zones])
+
+
+class Postgres(Section):
+    """RDS PostgreSQL, its replicas and its proxy."""
+
+    engine_version: str = Field(pattern=r"^1[678](\.\d+)?$")
+    """16 or newer; major.minor holds it there, a major alone takes minor upgrades."""
+    instance_class: InstanceClass
+    replica_class: InstanceClass | None = None
+    """None: as the primary."""
+    replicas: int = Field(0, ge=0, le=5)
+    storage_gb: int = Field(ge=20, le=65536)
+    storage_max_gb: int = Field(ge=22, le=65536)
+    """Storage grows by itself up to here."""
+    iops: int | None = Field(None, ge=12000, le=64000)
+    """None: what gp3 has by itself, 3000, or 12000 from 400 GB on."""
+    throughput: int | None = Field(None, ge=500, le=4000)
+    """MiB/s."""
+    multi_az: bool = False
+    database: str = Field("eav", pattern=r"^[a-z][a-z0-9_]{0,62}$")
+    backup_days: int = Field(7, ge=1, le=35)
+    backup_window: Window = "03:00-04:00"
+    maintenance_window: WeeklyWindow = "sun:04:30-sun:05:30"
+    backup_copy_region: Region | None = None
+    deletion_protection: bool = True
+    insights_days: int = Field(7, ge=7, le=731)
+    """Performance Insights: 7, a multiple of 31, or 731 (two years)."""
+    monitoring_seconds: Literal[1, 5, 10, 15, 30, 60] = 60
+    proxy: bool = True
+    slow_statement_ms: int = Field(1000, ge=0, le=3_600_000)
+    """log_min_duration_statement."""
+    standby_delay_seconds: int = Field(30, ge=0, le=3600)
+    """max_standby_streaming_delay."""
+    log_days: LogDays = 30
+    allow_major_upgrade: bool = False
+    """True only for the deployment of an upgrade; see docs/deploy.md."""
+
+    @property
+    def major(self) -> int:
+        """16, 17 or 18."""
+        return int(self.engine_version.split(".")[0])
+
+    @field_validator("insights_days")
+    @classmethod
+    def _kept(cls, days: int) -> int:
+        if days not in (7, 731) and days % 31:
+            raise ValueError(f"must be 7, 731, or a multiple of 31 between, got {days}")
+        return days
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.storage_max_gb < self.storage_gb * 1.1:
+            raise ValueError(
+                f"storage_max_gb must be at least a tenth more than storage_gb ({self.storage_gb}),"
+                f" got {self.storage_max_gb}: RDS refuses less"
+            )
+        if (self.iops or self.throughput) and self.storage_gb < 400:
+            raise ValueError(
+                "iops and throughput need storage_gb of 400 or more: below, gp3 has 3000 and 125 MiB/s"
+            )
+        if self.throughput and self.iops and self.throughput > self.iops / 4:
+            raise ValueError(
+                f"throughput may be a quarter of iops ({self.iops // 4} MiB/s), got {self.throughput}"
+            )
+        if self.replica_class and not self.replicas:
+            raise ValueError("replica_class is set, replicas is 0: remove the one or raise the other")
+        return self
+
+
+class Warehouse(Section):
+    """Redshift: a provisioned RA3 cluster, serverless, or none."""
+
+    kind: Literal["provisioned", "serverless", "none"]
+    node_type: Literal["ra3.large", "ra3.xlplus", "ra3.4xlarge", "ra3.16xlarge"] = "ra3.xlplus"
+    nodes: int = Field(2, ge=1, le=128)
+    base_rpu: int = Field(8, ge=4, le=512)
+    """Serverless: Redshift processing units; billed by the second while queries run."""
+    max_rpu_hours_a_day: int = Field(16, ge=1, le=10_000)
+    """Serverless: then queries are refused till midnight UTC."""
+    database: str = Field("eav", pattern=r"^[a-z][a-z0-9_]{0,62}$")
+    snapshot_days: int = Field(7, ge=1, le=35)
+    snapshot_copy_region: Region | None = None
+    pause: Cron | None = None
+    resume: Cron | None = None
+    maintenance_window: WeeklyWindow = "sun:05:30-sun:06:30"
+    log_days: LogDays = 90
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.pause is None) != (self.resume is None):
+            raise ValueError(
+                "pause and resume come together: a cluster that is paused and never resumed is an outage"
+            )
+        if self.pause and self.kind != "provisioned":
+            raise ValueError(
+                f"pause is for a provisioned cluster, kind is {self.kind} (serverless stops by itself)"
+            )
+        if self.kind == "serverless" and self.base_rpu > 8 and self.base_rpu % 8:
+            raise ValueError(f"base_rpu must be 4, 8, or a multiple of 8, got {self.base_rpu}")
+        limits = {"ra3.large": 16, "ra3.xlplus": 32, "ra3.4xlarge": 128, "ra3.16xlarge": 128}
+        if self.nodes > limits[self.node_type]:
+            raise ValueError(f"nodes may be {limits[self.node_type]} for {self.node_type}, got {self.nodes}")
+        if self.nodes == 1 and self.node_type in ("ra3.4xlarge", "ra3.16xlarge"):
+            raise ValueError(
+                f"{self.node_type} needs 2 nodes or more: only ra3.large and ra3.xlplus run alone"
+            )
+        return self
+
+
+class Stream(Section):
+    """The replayable log: a Kinesis stream on demand."""
+
+    retention_hours: int = Field(24, ge=24, le=8760)
+
+
+class Items(Section):
+    """The DynamoDB table that the archiver reads."""
+
+    hash_key: str = Field("itemId", min_length=1, max_length=255)
+    range_key: str | None = Field(None, min_length=1, max_length=255)
+    time_attribute: str = Field("createdAt", min_length=1, max_length=255)
+    time_format: Literal["iso", "epoch", "epoch-ms"] = "iso"
+    ttl_attribute: str | None = Field(None, min_length=1, max_length=255)
+    """DynamoDB deletes what it says is over without an archive: an attribute of its own, never time_attribute."""
+    max_reads: int = Field(1000, ge=1, le=40_000)
+    """A second, on demand."""
+    max_writes: int = Field(1000, ge=1, le=40_000)
+    deletion_protection: bool = True
+
+    @model_validator(mode="after")
+    def _nothing_expires_unarchived(self) -> Self:
+        if self.ttl_attribute == self.time_attribute:
+            raise ValueError(
+                f"ttl_attribute and time_attribute are both {self.time_attribute}: DynamoDB would delete items that"
+                " the archiver has not archived"
+            )
+        return self
+
+
+class Archive(Section):
+    """The archive buckets, and the archiver Lambda that fills one of them."""
+
+    archive_days: int = Field(30, ge=1, le=36500)
+    glacier_days: int = Field(90, ge=1, le=36500)
+    expire_days: int = Field(2555, ge=1, le=36500)
+    lock_mode: Literal["none", "governance", "compliance"] = "none"
+    """Object lock: governance may be lifted by a right of its own, compliance by nobody."""
+    lock_days: int = Field(0, ge=0, le=36500)
+    schedule: Cron = "cron(0 2 * * ? *)"
+    """UTC."""
+    memory_mb: int = Field(1024, ge=256, le=10240)
+    timeout_seconds: int = Field(900, ge=60, le=900)
+    batch_size: int = Field(100, ge=2, le=100)
+    log_days: LogDays = 30
+    partitions_leave: bool = False
+    """True: partitions are detached and dropped once their archive is verified (PARTITIONS_LEAVE)."""
+    partitions_cool_days: int = Field(30, ge=30, le=36500)
+    """Parquet of partitions goes to Standard-IA; it stays readable by Spectrum."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.expire_days < self.glacier_days + 90:
+            raise ValueError(
+                f"expire_days must be at least 90 more than glacier_days ({self.glacier_days}): Glacier bills 90 days"
+                f" for less, got {self.expire_days}"
+            )
+        if (self.lock_mode == "none") != (self.lock_days == 0):
+            raise ValueError("lock_mode and lock_days go together: a mode needs days, no mode has 0")
+        if self.lock_days > self.expire_days:
+            raise ValueError(
+                f"lock_days ({self.lock_days}) must not outlast expire_days ({self.expire_days})"
+            )
+        return self
+
+
+class Workers(Section):
+    """The jobs in the VPC, as Fargate tasks: the scheduler, ingest from the stream, and migrations when asked."""
+
+    image_digest: str | None = Field(None, pattern=r"^sha256:[0-9a-f]{64}$")
+    """Of the image in the stack's registry. None: nothing was pushed yet, and no task runs."""
+    worker_cpu: Literal[256, 512, 1024, 2048, 4096] = 512
+    worker_memory_mb: int = Field(1024, ge=512, le=30720, multiple_of=512)
+    ingest_cpu: Literal[256, 512, 1024, 2048, 4096] = 1024
+    ingest_memory_mb: int = Field(2048, ge=512, le=30720, multiple_of=512)
+    workers: int = Field(1, ge=0, le=4)
+    ingesters: int = Field(1, ge=0, le=1)
+    """One: a shard is read by one process (jobs ingest kinesis:// reads them all)."""
+    log_days: LogDays = 30
+
+    @model_validator(mode="after")
+    def _fargate_sizes(self) -> Self:
+        for name in ("worker", "ingest"):
+            cpu, memory = getattr(self, f"{name}_cpu"), getattr(self, f"{name}_memory_mb")
+            least, most = {256: (512, 2048), 512: (1024, 4096)}.get(
+                cpu, (cpu * 2, cpu * 8 if cpu < 4096 else 30720)
+            )
+            if not least <= memory <= most:
+                raise ValueError(
+                    f"{name}_memory_mb must be {least} to {most} with {name}_cpu {cpu}, got {memory}"
+                )
+        return self
+
+
+class Monitoring(Section):
+    """Alarms, the dashboard, and who is told."""
+
+    page: tuple[Email, ...]
+    """Told of what cannot wait."""
+    notice: tuple[Email, ...]
+    """Told of the rest, and of each archiver run."""
+    dashboard: bool = True
+    publish_minutes: int = Field(1, ge=1, le=60)
+    """How often the database's own figures are published."""
+    log_days: LogDays = 30
+
+    @field_validator("page", "notice")
+    @classmethod
+    def _somebody(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("must name somebody: an alarm that nobody hears is none")
+        return value
+
+
+class Cost(Section):
+    """What may be spent, and when a stack rests."""
+
+    budget_usd: int = Field(ge=1, le=10_000_000)
+    """A month."""
+    alert_percent: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = (50, 80, 100)
+    rest: bool = False
+    """Stop PostgreSQL (and its like) at night and at weekends."""
+    rest_zone: TimeZone = "Europe/Berlin"
+    rest_from: Clock = "20:00"
+    rest_to: Clock = "07:00"
+
+
+class Settings(Section):
+    """One stack."""
+
+    stack: str = Field(pattern=r"^[a-z][a-z0-9]{0,11}$")
+    region: Region
+    tags: dict[str, str]
+    """`aws:defaultTags`: the provider puts them on all that can have tags."""
+    protect_data: bool = False
+    """Pulumi neither deletes nor replaces what holds data."""
+    network: Network
+    postgres: Postgres
+    warehouse: Warehouse
+    stream: Stream = Stream()
+    items: Items = Items()
+    archive: Archive = Archive()
+    workers: Workers = Workers()
+    monitoring: Monitoring
+    cost: Cost
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        missing = [tag for tag in REQUIRED_TAGS if not self.tags.get(tag)]
+        if missing:
+            raise ValueError(f"aws:defaultTags must have {', '.join(missing)}")
+        if self.tags["Environment"] != self.stack:
+            raise ValueError(
+                f"aws:defaultTags: Environment must be {self.stack}, got {self.tags['Environment']}"
+            )
+        for name, other in (
+            ("postgres.backup_copy_region", self.postgres.backup_copy_region),
+            ("warehouse.snapshot_copy_region", self.warehouse.snapshot_copy_region),
+        ):
+            if other == self.region:
+                raise ValueError(f"{name} must be another region than aws:region ({self.region})")
+        if self.postgres.replicas and self.cost.rest:
+            raise ValueError(
+                "cost.rest with postgres.replicas: RDS does not stop an instance that has replicas"
+            )
+        if self.stack == "prod":
+            self._prod()
+        return self
+
+    def _prod(self) -> None:
+        """What production may not do without, whoever edits its file."""
+        wants = (
+            ("protect_data must be true", self.protect_data),
+            ("postgres.deletion_protection must be true", self.postgres.deletion_protection),
+            ("postgres.multi_az must be true", self.postgres.multi_az),
+            ("postgres.backup_days must be 14 or more", self.postgres.backup_days >= 14),
+            ("postgres.backup_copy_region must be set", self.postgres.backup_copy_region is not None),
+            ("items.deletion_protection must be true", self.items.deletion_protection),
+            ("archive.lock_mode must be governance or compliance", self.archive.lock_mode != "none"),
+            ("stream.retention_hours must be 168 or more", self.stream.retention_hours >= 168),
+            ("network.zones must be 3", self.network.zones == 3),
+            ("cost.rest must be false", not self.cost.rest),
+        )
+        for text, kept in wants:
+            if not kept:
+                raise ValueError(f"{text} in prod")
+
+
+SECTIONS: Final = tuple(name for name in Settings.model_fields if name not in ("stack", "region", "tags"))
+"""What stands in a stack file as `eav-platform:<section>`."""
+
+
+def load(stack: str, config: Mapping[str, Any]) -> Settings:
+    """Settings from the configuration of a stack file, as Pulumi or a YAML reader gives it.
+
+    `config`: keys with their namespace (`aws:region`, `eav-platform:network`), values plain. Raises SettingsError with
+    a line for each thing that is wrong: file, key, what is allowed, what was found.
+    """
+    file = f"Pulumi.{stack}.yaml"
+    values: dict[str, Any] = {"stack": stack}
+    lines: list[str] = []
+    for key, value in config.items():
+        if _secret(value):
+            lines.append(
+                f"{file}: {key} holds a secret, and no setting is one: AWS makes and keeps the passwords"
+            )
+        elif key == "aws:region":
+            values["region"] = value
+        elif key == "aws:defaultTags":
+            values["tags"] = value.get("tags", {}) if isinstance(value, Mapping) else value
+        elif key.startswith(f"{PROJECT}:"):
+            section = key.removeprefix(f"{PROJECT}:")
+            if section in SECTIONS:
+                values[section] = value
+            else:
+                lines.append(f"{file}: {key} is no setting{_nearest(section, SECTIONS)}")
+        elif key.startswith("aws:"):
+            lines.append(f"{file}: {key} is not used here; aws:region and aws:defaultTags are")
+    try:
+        found = Settings.model_validate(values)
+    except ValidationError as error:
+        lines += [f"{file}: {_line(one, values)}" for one in error.errors()]
+    if lines:
+        raise SettingsError("\n".join(lines))
+    return found
+
+
+def _secret(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "secure" in value or any(_secret(one) for one in value.values())
+    return False
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f": did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+
+
+def _field(path: Sequence[str | int]) -> tuple[type[BaseModel], Any]:
+    """The model and the field that a path of names leads to (None past the last model)."""
+    model: type[BaseModel] = Settings
+    field = None
+    for part in path:
+        field = model.model_fields.get(part) if isinstance(part, str) else field
+        inner = getattr(field, "annotation", None)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            model = inner
+    return model, field
+
+
+_KEYS: Final = {"region": "aws:region", "tags": "aws:defaultTags"}
+
+
+def _line(error: Any, values: Mapping[str, Any]) -> str:
+    """One error of pydantic as one line: key, what is allowed, what was found."""
+    path = [part for part in error["loc"] if isinstance(part, int) or not part.startswith("function-")]
+    key = ".".join(
+        _KEYS.get(str(part), str(part)) if depth == 0 else str(part) for depth, part in enumerate(path)
+    )
+    kind, context, got = error["type"], error.get("ctx", {}), error["input"]
+    model, field = _field(path)
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind == "extra_forbidden":
+        return f"{key} is no setting{_nearest(str(path[-1]), tuple(model.model_fields))}"
+    if kind == "value_error":
+        text = str(context["error"])
+        return f"{key} {text}" if text.startswith("must ") else ": ".join(filter(None, (key, text)))
+    if kind in ("greater_than_equal", "less_than_equal"):
+        bounds = {
+            name: getattr(one, name)
+            for one in getattr(field, "metadata", ())
+            for name in ("ge", "le")
+            if hasattr(one, name)
+        }
+        if set(bounds) == {"ge", "le"}:
+            return f"{key} must be {bounds['ge']} to {bounds['le']}, got {got}"
+    if kind == "literal_error":
+        return f"{key} must be {context['expected'].replace(chr(39), '')}, got {got}"
+    if kind == "string_pattern_mismatch":
+        told = _described(field)
+        return f"{key} must be {told or 'of the form ' + context['pattern']}, got {got}"
+    text = re.sub(r"^Input should be", "must be", error["msg"])
+    shown = got if isinstance(got, str | int | float | bool | None) else type(got).__name__
+    return f"{key} {text}, got {shown}"
+
+
+def _described(field: Any) -> str | None:
+    """The description of a field, or of what it is a tuple or an alternative of."""
+    if getattr(field, "description", None):
+        return str(field.description)
+    stack = [getattr(field, "annotation", None)]
+    while stack:
+        one = stack.pop()
+        for meta in getattr(one, "__metadata__", ()):
+            if getattr(meta, "description", None):
+                return str(meta.description)
+        stack += list(getattr(one, "__args__", ()))
+    return None
