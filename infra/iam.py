@@ -83,11 +83,18 @@ def service_role(
         opts=component.options(),
     )
     if statements:
-        aws.iam.RolePolicy(
-            f"{thing}-policy",
-            name=component.names.of(thing, "role"),
-            role=role.name,
-            policy=document(*statements),
-            opts=component.options(),
-        )
+        role_policy(component, thing, role, *statements)
     return role
+
+
+def role_policy(
+    component: Component, thing: str, role: aws.iam.Role, *statements: Statement
+) -> aws.iam.RolePolicy:
+    """The inline policy of a role. For what AWS makes only if the role has its rights already: it depends on this."""
+    return aws.iam.RolePolicy(
+        f"{thing}-policy",
+        name=component.names.of(thing, "role"),
+        role=role.name,
+        policy=document(*statements),
+        opts=component.options(),
+    )

@@ -341,8 +341,9 @@ class Archive(Section):
     lock_days: int = Field(0, ge=0, le=36500)
     schedule: Cron = "cron(0 2 * * ? *)"
     """UTC."""
-    memory_mb: int = Field(1024, ge=256, le=10240)
-    timeout_seconds: int = Field(900, ge=60, le=900)
+    memory_mb: int = Field(1024, ge=512, le=10240)
+    timeout_seconds: int = Field(900, ge=180, le=900)
+    """Of one run, of which the archiver keeps the last 60 seconds for stopping."""
     batch_size: int = Field(100, ge=2, le=100)
     log_days: LogDays = 30
     partitions_leave: bool = False
