@@ -306,7 +306,9 @@ class Items(Section):
     """The DynamoDB table that the archiver reads."""
 
     hash_key: str = Field("itemId", min_length=1, max_length=255)
+    hash_key_type: Literal["S", "N", "B"] = "S"
     range_key: str | None = Field(None, min_length=1, max_length=255)
+    range_key_type: Literal["S", "N", "B"] = "S"
     time_attribute: str = Field("createdAt", min_length=1, max_length=255)
     time_format: Literal["iso", "epoch", "epoch-ms"] = "iso"
     ttl_attribute: str | None = Field(None, min_length=1, max_length=255)
@@ -318,6 +320,8 @@ class Items(Section):
 
     @model_validator(mode="after")
     def _nothing_expires_unarchived(self) -> Self:
+        if self.range_key == self.hash_key:
+            raise ValueError(f"range_key and hash_key are both {self.hash_key}: a key needs two names")
         if self.ttl_attribute == self.time_attribute:
             raise ValueError(
                 f"ttl_attribute and time_attribute are both {self.time_attribute}: DynamoDB would delete items that"
