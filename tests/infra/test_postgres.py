@@ -284,7 +284,7 @@ def test_who_may_connect_may_at_every_door() -> None:
 
     def look(postgres: Postgres) -> None:
         pulumi.Output.all(*postgres.may_connect("eav_jobs").resources).apply(arns.extend)
-        pulumi.Output.from_input(postgres.endpoints).apply(hosts.update)
+        pulumi.Output.all(**postgres.endpoints).apply(lambda found: hosts.update(found))
 
     graph = recorded(settings_of("prod", also_connect=["db-GREENGREENGREENGREEN"]), look)
     doors = [one.outputs["resourceId"] for one in instances(graph)]
