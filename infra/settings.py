@@ -76,7 +76,7 @@ def _minutes(clock: str) -> int:
     return int(clock[:2]) * 60 + int(clock[3:])
 
 
-def _overlap(daily: str, weekly: str) -> bool:
+def overlap(daily: str, weekly: str) -> bool:
     """Whether a daily and a weekly window meet, past midnight too, or one of them is under half an hour."""
     day = 24 * 60
     begin, end = (_minutes(one) for one in daily.split("-"))
@@ -248,7 +248,7 @@ class Postgres(Section):
                 f"next_major must be above engine_version ({self.engine_version}), got {self.next_major}:"
                 " remove it after the upgrade"
             )
-        if _overlap(self.backup_window, self.maintenance_window):
+        if overlap(self.backup_window, self.maintenance_window):
             raise ValueError(
                 f"backup_window {self.backup_window} and maintenance_window {self.maintenance_window} overlap,"
                 " or one is shorter than 30 minutes: RDS refuses both"
