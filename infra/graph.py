@@ -176,6 +176,12 @@ class _Recorder(mocks.MockMonitor):
         )
         return answer
 
+    def make_urn(self, parent: str, type_: str, name: str) -> str:
+        """As the engine makes it: with the types of all parents but the stack, so that it tells the component."""
+        chain = parent.split("::")[2] if parent else ""
+        whole = type_ if chain in ("", "pulumi:pulumi:Stack") else f"{chain}${type_}"
+        return f"urn:pulumi:{self.graph.settings.stack}::{PROJECT}::{whole}::{name}"
+
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         if "pulumi:pulumi:Stack" in request.urn:
             self.graph.stack_outputs |= _plain(rpc.deserialize_properties(request.outputs))
