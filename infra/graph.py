@@ -114,10 +114,15 @@ def read_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def record(settings: Settings, declare: Callable[[Settings], None] | None = None) -> Graph:
-    """Run the program for these settings and return its graph. Raises what the program raises."""
+def record(
+    settings: Settings, declare: Callable[[Settings], None] | None = None, running: str | None = None
+) -> Graph:
+    """Run the program for these settings and return its graph. Raises what the program raises.
+
+    `running`: the version of the PostgreSQL that there is already; None for a stack that has none yet.
+    """
     graph = Graph(settings)
-    monitor = _Recorder(_Answers(settings), graph)
+    monitor = _Recorder(_Answers(settings, running), graph)
     # Resources are declared on an event loop; one of its own, so that a graph can be recorded anywhere.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -193,8 +198,9 @@ def _plain(value: Any) -> Any:
 class _Answers(mocks.Mocks):
     """What AWS would answer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, running: str | None = None) -> None:
         self.region = settings.region
+        self.running = running
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
         return self._answer(args), []
@@ -224,6 +230,13 @@ class _Answers(mocks.Mocks):
                     "id": self.region,
                     "state": "available",
                 }
+            case "aws:rds/getInstances:getInstances":
+                names = (
+                    [name for one in args.args["filters"] for name in one["values"]] if self.running else []
+                )
+                return {"instanceIdentifiers": names, "instanceArns": [], "id": self.region}
+            case "aws:rds/getInstance:getInstance":
+                return {"engineVersion": self.running, "id": args.args["dbInstanceIdentifier"]}
             case "aws:ssm/getParameter:getParameter":
                 return dict(args.args) | {
                     "value": f"ami-{_digits(args.args['name'], 17)}",
@@ -312,7 +325,7 @@ _ARNS: Final = {
     ("cloudwatch", "MetricAlarm"): "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",
     ("cloudwatch", "CompositeAlarm"): "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",
     ("rds", "Instance"): "arn:aws:rds:{region}:{account}:db:{name}",
-    ("rds", "Proxy"): "arn:aws:rds:{region}:{account}:db-proxy:{name}",
+    ("rds", "Proxy"): "arn:aws:rds:{region}:{account}:db-proxy:prx-{name}",
     ("redshift", "Cluster"): "arn:aws:redshift:{region}:{account}:cluster:{name}",
     ("sfn", "StateMachine"): "arn:aws:states:{region}:{account}:stateMachine:{name}",
     ("secretsmanager", "Secret"): "arn:aws:secretsmanager:{region}:{account}:secret:{name}",
@@ -351,6 +364,8 @@ def _annotations(token: str) -> dict[str, Any]:
 def _value(annotation: Any, text: str, key: str) -> Any:
     """A value of the type that an output has: text unlike any other, nothing for what may be absent."""
     inner = typing.get_args(annotation)[0] if typing.get_args(annotation) else None
+    if key == "resourceId":
+        return f"db-{_digits(text, 26).upper()}"
     if inner is str:
         return text
     if key == "masterUserSecrets":

@@ -51,7 +51,6 @@ class Keys(Component):
             f"key-{thing}",
             description=f"{self.context.names.of(purpose)}: {PURPOSES[purpose]}",
             enable_key_rotation=True,
-            rotation_period_in_days=365,
             deletion_window_in_days=WAITING_DAYS,
             policy=document(self._administration(), *services),
             region=region,

@@ -18,6 +18,7 @@ from infra.postgres import Postgres
 from infra.publisher import Publisher
 from infra.settings import SECTIONS, Settings, load
 from infra.stream import Stream
+from infra.upgrade import check
 from infra.warehouse import Warehouse
 from infra.workers import Workers
 
@@ -38,6 +39,7 @@ def settings_of(stack: str) -> Settings:
 def declare(settings: Settings) -> None:
     """Every resource of a stack."""
     context = Context.of(settings)
+    check(context)
     keys = Keys(context)
     notices = Notices(context, keys)
     network = Network(context, keys)
@@ -53,5 +55,6 @@ def declare(settings: Settings) -> None:
         context, notices, network, postgres, warehouse, stream, items, archive, archiver, workers, publisher
     )
     Cost(context, notices, postgres, workers)
+    pulumi.export("postgres", postgres.endpoints)
     if settings.network.bastion:
         Bastion(context, keys, network)

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from infra import parameters
 from infra.errors import SettingsError
 
 PROJECT: Final = "eav-platform"
@@ -63,6 +64,30 @@ WeeklyWindow = Annotated[
         description="ddd:hh:mm-ddd:hh:mm, UTC",
     ),
 ]
+
+
+DatabaseResource = Annotated[
+    str,
+    Field(pattern=r"^db-[A-Z0-9]{10,40}$", description="the DbiResourceId of an instance such as db-ABC…"),
+]
+
+
+def _minutes(clock: str) -> int:
+    return int(clock[:2]) * 60 + int(clock[3:])
+
+
+def _overlap(daily: str, weekly: str) -> bool:
+    """Whether a daily and a weekly window meet, past midnight too, or one of them is under half an hour."""
+    day = 24 * 60
+    begin, end = (_minutes(one) for one in daily.split("-"))
+    length = (end - begin) % day
+    first, last = weekly.split("-")
+    days = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    start = days.index(first[:3]) * day + _minutes(first[4:])
+    span = (days.index(last[:3]) * day + _minutes(last[4:]) - start) % (7 * day)
+    # The daily window comes round from before the weekly one's start.
+    since = (start - begin) % day
+    return min(length, span) < 30 or since < length or (begin - start) % day < span
 
 
 def _zone(name: str) -> str:
@@ -169,12 +194,23 @@ class Postgres(Section):
     """max_standby_streaming_delay."""
     log_days: LogDays = 30
     allow_major_upgrade: bool = False
-    """True only for the deployment of an upgrade; see docs/deploy.md."""
+    """True only for the one deployment that upgrades in place; see docs/database-operations.md."""
+    next_major: int | None = Field(None, ge=17, le=18)
+    """Makes the parameter group of this major version beside the one in use, for a blue/green deployment."""
+    also_connect: tuple[DatabaseResource, ...] = ()
+    """Resource ids of instances that are to take the place of this one: who may log in here may log in there."""
 
     @property
     def major(self) -> int:
         """16, 17 or 18."""
         return int(self.engine_version.split(".")[0])
+
+    @field_validator("instance_class", "replica_class")
+    @classmethod
+    def _exists(cls, name: str | None) -> str | None:
+        if name is not None:
+            parameters.size_of(name)
+        return name
 
     @field_validator("insights_days")
     @classmethod
@@ -200,6 +236,23 @@ class Postgres(Section):
             )
         if self.replica_class and not self.replicas:
             raise ValueError("replica_class is set, replicas is 0: remove the one or raise the other")
+        if self.replica_class:
+            own, primary = parameters.size_of(self.replica_class), parameters.size_of(self.instance_class)
+            if own.memory_gib * parameters.SMALLEST_REPLICA < primary.memory_gib:
+                raise ValueError(
+                    f"replica_class must have at least half the memory of {self.instance_class}, {self.replica_class}"
+                    " has less: a replica must allow as many connections as its primary"
+                )
+        if self.next_major and self.next_major <= self.major:
+            raise ValueError(
+                f"next_major must be above engine_version ({self.engine_version}), got {self.next_major}:"
+                " remove it after the upgrade"
+            )
+        if _overlap(self.backup_window, self.maintenance_window):
+            raise ValueError(
+                f"backup_window {self.backup_window} and maintenance_window {self.maintenance_window} overlap,"
+                " or one is shorter than 30 minutes: RDS refuses both"
+            )
         return self
 
 
@@ -253,7 +306,9 @@ class Items(Section):
     """The DynamoDB table that the archiver reads."""
 
     hash_key: str = Field("itemId", min_length=1, max_length=255)
+    hash_key_type: Literal["S", "N", "B"] = "S"
     range_key: str | None = Field(None, min_length=1, max_length=255)
+    range_key_type: Literal["S", "N", "B"] = "S"
     time_attribute: str = Field("createdAt", min_length=1, max_length=255)
     time_format: Literal["iso", "epoch", "epoch-ms"] = "iso"
     ttl_attribute: str | None = Field(None, min_length=1, max_length=255)
@@ -265,6 +320,8 @@ class Items(Section):
 
     @model_validator(mode="after")
     def _nothing_expires_unarchived(self) -> Self:
+        if self.range_key == self.hash_key:
+            raise ValueError(f"range_key and hash_key are both {self.hash_key}: a key needs two names")
         if self.ttl_attribute == self.time_attribute:
             raise ValueError(
                 f"ttl_attribute and time_attribute are both {self.time_attribute}: DynamoDB would delete items that"

@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from jobs import backfill, cron, db, figures, runs, telemetry, tenants
+from jobs import alive, backfill, cron, db, figures, runs, telemetry, tenants
 from jobs.archive import command as archive_command
 from jobs.errors import JobsError
 from jobs.events import Events, Progress
@@ -26,6 +26,8 @@ from jobs.worker import Worker
 
 EPILOG: Final = """\
 DATABASE_URL names the database: export DATABASE_URL=$(make url)
+On RDS it needs no password: DATABASE_IAM_AUTH=true logs in with a token of IAM, DATABASE_SECRET_ARN with
+the secret of that name; both with sslmode=verify-full.
 
 exit codes: 0 done; 1 it failed (one line on standard error says why); 2 wrong usage; 130 interrupted"""
 
@@ -84,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--once", action="store_true", help="run each job that is due, once, and end")
     _flushers_option(one)
+    alive.add_option(one)
     one.add_argument("--json", action="store_true", help="events as JSON lines (standard error)")
     one.set_defaults(run=work)
 
@@ -256,7 +259,7 @@ def work(args: argparse.Namespace) -> int:
     logger.setLevel(logging.INFO)
     try:
         with stopping() as stop:
-            worker = Worker(url, events, stop, schedule(args.flushers))
+            worker = Worker(url, events, stop, schedule(args.flushers), alive.beat(args.alive))
             if args.once:
                 return int(not worker.once())
             worker.run()
