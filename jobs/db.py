@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,10 @@ CONNECT_TIMEOUT: Final = 10
 """Seconds."""
 
 MIGRATE: Final = "run: alembic upgrade head"
+
+# psycopg warns of a rollback that failed on the way out of another error, such as Ctrl-C just after a query was sent.
+# That error is the one to say, and closing the connection rolls back too.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 # The server says these before there is a connection, so that no SQLSTATE comes with them.
 _REFUSED: Final = re.compile(
