@@ -83,6 +83,7 @@ TYPES: Final[dict[str, str]] = {
     "redshift.SnapshotSchedule": "aws_redshift_snapshot_schedule",
     "redshift.SnapshotScheduleAssociation": "aws_redshift_snapshot_schedule_association",
     "redshift.SubnetGroup": "aws_redshift_subnet_group",
+    "redshift.UsageLimit": "aws_redshift_usage_limit",
     "redshiftserverless.Namespace": "aws_redshiftserverless_namespace",
     "redshiftserverless.UsageLimit": "aws_redshiftserverless_usage_limit",
     "redshiftserverless.Workgroup": "aws_redshiftserverless_workgroup",
