@@ -192,7 +192,7 @@ class Archive(Component):
                 ["s3:*"],
                 everything,
                 conditions={"Bool": {"aws:SecureTransport": "false"}},
-                principals="*",
+                principals={"AWS": "*"},
                 effect="Deny",
             ),
             # A request of a service for itself does not say its version of TLS, and a condition on what is absent
@@ -202,7 +202,7 @@ class Archive(Component):
                 ["s3:*"],
                 everything,
                 conditions={"NumericLessThan": {"s3:TlsVersion": "1.2"}},
-                principals="*",
+                principals={"AWS": "*"},
                 effect="Deny",
             ),
         )
@@ -245,7 +245,7 @@ def key_statements(objects: Text, key: Text) -> tuple[Statement, ...]:
         ("NoKeyOfTheClient", {"Null": {customer: "false"}}),
     )
     return tuple(
-        Statement(sid, ["s3:PutObject"], [objects], conditions=conditions, principals="*", effect="Deny")
+        Statement(sid, ["s3:PutObject"], [objects], conditions=conditions, principals={"AWS": "*"}, effect="Deny")
         for sid, conditions in denied
     )
 

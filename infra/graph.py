@@ -297,6 +297,9 @@ def _made_up(token: str, name: str, inputs: Mapping[str, Any], region: str) -> d
     own = f"{prefix}-{_digits(f'{token}{name}{region}', 17)}" if prefix else physical
     if not prefix and not _BY_NAME.match(token):
         own = f"{physical}-{_digits(f'{token}{name}{region}', 8)}"
+    if token == "aws:rds/instance:Instance":
+        # Since provider 5 an instance is known by RDS's own identifier, not by its name.
+        own = f"db-{_digits(f'{token}{name}{region}', 26).upper()}"
     made: dict[str, Any] = {"id": own, "arn": _arn(module, kind, physical, own, region)}
     for key, annotation in _annotations(token).items():
         if key in made or key in inputs:
@@ -374,7 +377,7 @@ def _value(annotation: Any, text: str, key: str) -> Any:
     """A value of the type that an output has: text unlike any other, nothing for what may be absent."""
     inner = typing.get_args(annotation)[0] if typing.get_args(annotation) else None
     if key == "resourceId":
-        return f"db-{_digits(text, 26).upper()}"
+        return text.removeprefix("resourceId.")
     if inner is str:
         return text
     if key == "masterUserSecrets":
