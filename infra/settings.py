@@ -389,8 +389,8 @@ class Workers(Section):
     ingesters: int = Field(1, ge=0, le=1)
     """One: a shard is read by one process (jobs ingest kinesis:// reads them all)."""
     insights: Literal["disabled", "enabled", "enhanced"] = "enabled"
-    """Container Insights: `enabled` counts tasks that run and wait, about 10 USD a month; `enhanced` has figures of each
-    task and container, and is billed for each."""
+    """Container Insights: `enabled` counts tasks that run and wait, about 10 USD a month; `enhanced` has figures of
+    each task and container, and is billed for each."""
     log_days: LogDays = 30
 
     @model_validator(mode="after")

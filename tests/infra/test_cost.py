@@ -18,8 +18,8 @@ from infra.graph import Graph
 from infra.settings import AWAKE_LEAST, minutes
 from infra.settings import Cost as Settings
 from tests.infra import changed
+from tests.infra.changed import with_an_image
 from tests.infra.policies import statements
-from tests.infra.test_workers import with_an_image
 
 DAY, DAYS = 24 * 60, ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 WEEK = 7 * DAY
@@ -184,21 +184,25 @@ class TestBudget:
         assert all(one["subscriberSnsTopicArns"] == [topic] for one in notices)
 
 
+FIVE = (
+    "alert_percent must be 1 to 4 numbers, each once: a budget has 5 notices, and one is the forecast's, got"
+)
+APART = (
+    "rest_from and rest_to must be at least 2 hours apart, both ways round: stopping and starting a database takes half"
+    " an hour, got"
+)
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"alert_percent": [10, 20, 30, 40, 50]}, "alert_percent must be 1 to 4 numbers, each once: a budget has 5"
-         " notices, and one is the forecast's, got 10, 20, 30, 40, 50"),
-        ({"alert_percent": [50, 50]}, "alert_percent must be 1 to 4 numbers, each once: a budget has 5 notices, and one is"
-         " the forecast's, got 50, 50"),
-        ({"alert_percent": []}, "alert_percent must be 1 to 4 numbers, each once: a budget has 5 notices, and one is the"
-         " forecast's, got none"),
-        ({"rest_from": "08:00"}, "rest_from and rest_to must be at least 2 hours apart, both ways round: stopping and"
-         " starting a database takes half an hour, got 08:00 and 07:00"),
-        ({"rest_to": "20:00"}, "rest_from and rest_to must be at least 2 hours apart, both ways round: stopping and"
-         " starting a database takes half an hour, got 20:00 and 20:00"),
+        ({"alert_percent": [10, 20, 30, 40, 50]}, f"{FIVE} 10, 20, 30, 40, 50"),
+        ({"alert_percent": [50, 50]}, f"{FIVE} 50, 50"),
+        ({"alert_percent": []}, f"{FIVE} none"),
+        ({"rest_from": "08:00"}, f"{APART} 08:00 and 07:00"),
+        ({"rest_to": "20:00"}, f"{APART} 20:00 and 20:00"),
     ],
-)  # fmt: skip
+)
 def test_wrong_settings_are_one_line(values: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError) as error:
         changed.settings("dev", cost=values)
