@@ -15,7 +15,7 @@ from psycopg import conninfo, errors, sql
 from jobs import login
 from jobs.errors import ConnectionLostError, JobsError
 
-Role = Literal["eav_owner", "eav_ingest", "eav_jobs"]
+Role = Literal["eav_owner", "eav_ingest", "eav_jobs", "eav_monitor"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT: Final = 10

@@ -134,7 +134,7 @@ def test_no_query_is_for_a_role_that_sees_more_than_its_scope() -> None:
     roles = {
         "one tenant": {"eav_app", "eav_analyst"},
         "all tenants": {"eav_superadmin"},
-        "none": {"eav_jobs", "pg_monitor"},
+        "none": {"eav_jobs", "eav_monitor", "pg_monitor"},
     }
     for query in QUERIES.values():
         assert query.role in roles[query.scope], query.path
