@@ -76,6 +76,8 @@ LOCK := $(PYTHON_VENV) -m uv pip compile --quiet --universal --python-version 3.
 lock: dev ## choose the newest versions of every dependency and lock them with hashes
 	@echo '==> requirements/runtime.txt'
 	@$(LOCK) -o requirements/runtime.txt requirements/runtime.in
+	@echo '==> requirements/jobs.txt'
+	@$(LOCK) -c requirements/runtime.txt -o requirements/jobs.txt requirements/jobs.in
 	@echo '==> requirements/infra.txt'
 	@$(LOCK) -c requirements/runtime.txt -o requirements/infra.txt requirements/infra.in
 	@echo '==> requirements/dev.txt'

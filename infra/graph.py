@@ -244,8 +244,10 @@ class _Answers(mocks.Mocks):
             case "aws:rds/getInstance:getInstance":
                 return {"engineVersion": self.running, "id": args.args["dbInstanceIdentifier"]}
             case "aws:ssm/getParameter:getParameter":
+                image = f"ami-{_digits(args.args['name'], 17)}"
                 return dict(args.args) | {
-                    "value": f"ami-{_digits(args.args['name'], 17)}",
+                    "value": image,
+                    "insecureValue": image,
                     "type": "String",
                     "version": 1,
                 }
@@ -343,6 +345,7 @@ _ARNS: Final = {
     ("secretsmanager", "Secret"): "arn:aws:secretsmanager:{region}:{account}:secret:{name}",
     ("ecr", "Repository"): "arn:aws:ecr:{region}:{account}:repository/{name}",
     ("ecs", "Cluster"): "arn:aws:ecs:{region}:{account}:cluster/{name}",
+    ("scheduler", "ScheduleGroup"): "arn:aws:scheduler:{region}:{account}:schedule-group/{name}",
     ("ecs", "TaskDefinition"): "arn:aws:ecs:{region}:{account}:task-definition/{name}:1",
 }
 
