@@ -326,6 +326,9 @@ _ARNS: Final = {
     ("cloudwatch", "CompositeAlarm"): "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",
     ("rds", "Instance"): "arn:aws:rds:{region}:{account}:db:{name}",
     ("rds", "Proxy"): "arn:aws:rds:{region}:{account}:db-proxy:prx-{name}",
+    ("glue", "CatalogDatabase"): "arn:aws:glue:{region}:{account}:database/{name}",
+    ("redshiftserverless", "Namespace"): "arn:aws:redshift-serverless:{region}:{account}:namespace/{id}",
+    ("redshiftserverless", "Workgroup"): "arn:aws:redshift-serverless:{region}:{account}:workgroup/{id}",
     ("redshift", "Cluster"): "arn:aws:redshift:{region}:{account}:cluster:{name}",
     ("sfn", "StateMachine"): "arn:aws:states:{region}:{account}:stateMachine:{name}",
     ("secretsmanager", "Secret"): "arn:aws:secretsmanager:{region}:{account}:secret:{name}",
@@ -372,4 +375,6 @@ def _value(annotation: Any, text: str, key: str) -> Any:
         return [
             {"secretArn": f"arn:aws:secretsmanager:::secret:{text}", "kmsKeyId": "", "secretStatus": "active"}
         ]
+    if key == "endpoints":
+        return [{"address": text, "port": 5439, "vpcEndpoints": []}]
     return None
