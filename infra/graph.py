@@ -13,6 +13,7 @@ import typing
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ class Resource:
     custom: bool
     ignore_changes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """`rds.Instance` for `aws:rds/instance:Instance`; `eav:network:Network` stays."""
         package, module, name = self.type.split(":")
