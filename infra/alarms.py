@@ -1,7 +1,7 @@
 """The catalogue of alarms as data: what is watched, from which value on, for how long, and what to do then.
 
-Thresholds follow from the sizes in the settings by pure functions. `catalogue` has every alarm of a stack and none on what
-the stack does not have. An `Incident` is a composite alarm: the alarms that one cause sets off act through it, so
+Thresholds follow from the sizes in the settings by pure functions. `catalogue` has every alarm of a stack and none on
+what the stack does not have. An `Incident` is a composite alarm: the alarms that one cause sets off act through it, so
 that somebody is told once, and it keeps quiet while the cause of its cause is known.
 """
 
@@ -323,7 +323,7 @@ def _figures(settings: Settings, watched: Watched) -> Iterator[Alarm]:
             incident="replica-slo",
         )  # fmt: skip
     yield alarm(
-        "partitions-ahead", figures.PARTITIONS_AHEAD, 2 * DAY, 10, "page", "partitions-ahead",
+        "partitions-few", figures.PARTITIONS_AHEAD, 2 * DAY, 10, "page", "partitions-ahead",
         "In less than two days a table has no partition for new values: they are then refused.",
         incident="partitions-ahead", comparison="<",
     )  # fmt: skip
@@ -581,7 +581,7 @@ def _warehouse(settings: Settings, watched: Watched) -> Iterator[Alarm]:
         limit = settings.warehouse.max_rpu_hours_a_day
         yield Alarm(
             "warehouse-compute", "warehouse", "notice", "warehouse-capacity",
-            f"Four fifths of {limit} RPU hours are used in a day; at all of them queries are refused till midnight UTC.",
+            f"Four fifths of {limit} RPU hours are used in a day; with all of them used, queries are refused.",
             (Metric("AWS/Redshift-Serverless", "ComputeSeconds", {"Workgroup": watched.workgroup}, "Sum", DAY),),
             ">=", 0.8 * limit * HOUR, 1, 1, NO_EVENT,
         )  # fmt: skip
@@ -654,7 +654,7 @@ def _stream(settings: Settings, watched: Watched) -> Iterator[Alarm]:
     )  # fmt: skip
     hours = settings.stream.retention_hours
     yield Alarm(
-        "stream-expiring", "stream", "page", "ingest-behind",
+        "stream-old", "stream", "page", "ingest-behind",
         f"Records have waited for half of the {hours} hours that the stream keeps them: then they are lost.",
         (age,), ">", hours / 2 * HOUR * 1000, 3, 3, unread, incident="stream-expiring",
     )  # fmt: skip
@@ -783,7 +783,7 @@ def _archiver(settings: Settings, watched: Watched) -> Iterator[Alarm]:
                 5 * MINUTE),
         ), 0, "Failures of the archiver wait in their queue for somebody to look at them.")  # fmt: skip
     yield Alarm(
-        "archiver-stalled", "archiver", "page", "archiver-failing",
+        "archiver-silent", "archiver", "page", "archiver-failing",
         "The archiver has not finished in 26 hours; it runs daily.",
         (Metric("AWS/States", "ExecutionsSucceeded", machine, "Sum", HOUR),), "<", 1, 26, 26, MUST_COME,
         incident="archiver-stalled",
@@ -931,6 +931,8 @@ def incidents(alarms: tuple[Alarm, ...]) -> tuple[Incident, ...]:
     for alarm in alarms:
         if alarm.incident is not None:
             members.setdefault(alarm.incident, []).append(alarm)
+    if twice := sorted({alarm.name for alarm in alarms} & (_INCIDENTS.keys() | _CAUSES.keys())):
+        raise ValueError(f"both an alarm and an incident: {', '.join(twice)}")
     if unknown := sorted(members.keys() - _INCIDENTS.keys()):
         raise ValueError(f"no such incident: {', '.join(unknown)}")
     found: dict[str, Incident] = {}

@@ -35,8 +35,8 @@ OPERATORS: Final[dict[alarms.Comparison, str]] = {
     "<=": "LessThanOrEqualToThreshold",
 }
 CAUSE_WAIT: Final = 180
-"""Seconds that an incident waits for its cause to be noticed before it tells. Figures come every minute, and an alarm on
-three of them is later than one on the cause by that much."""
+"""Seconds that an incident waits for its cause to be noticed before it tells: an alarm on three figures, one a minute,
+may come before the one on their absence, which waits for five."""
 CAUSE_EXTENSION: Final = 300
 """Seconds that it keeps quiet after the cause is over: what was held up is caught up with."""
 
