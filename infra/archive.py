@@ -270,14 +270,9 @@ def partition_statements(context: Context, archive: Archive, keys: Keys) -> tupl
     """What `jobs archive-partitions` and `restore-partition` may do (docs/jobs.md, "Archive of partitions")."""
     bucket = archive.partitions
     return (
-        Statement(
-            "ListArchivedPartitions",
-            ["s3:ListBucket"],
-            [bucket.arn],
-            conditions={"StringLike": {"s3:prefix": [f"{PARTITIONS}/*"]}},
-        ),
-        # S3 knows no condition on the prefix for these: names only, and no content.
-        Statement("ListUploads", ["s3:ListBucketMultipartUploads"], [bucket.arn]),
+        # Of the whole bucket, which holds nothing else. With a condition on s3:prefix, which a request for one object
+        # does not have, S3 would say of what is not there that it may not be read; uploads know no such condition.
+        Statement("ListArchivedPartitions", ["s3:ListBucket", "s3:ListBucketMultipartUploads"], [bucket.arn]),
         Statement(
             "ReadWriteAndMovePartitions",
             [

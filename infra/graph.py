@@ -176,6 +176,12 @@ class _Recorder(mocks.MockMonitor):
         )
         return answer
 
+    def make_urn(self, parent: str, type_: str, name: str) -> str:
+        """As the engine makes it: with the types of all parents but the stack, so that it tells the component."""
+        chain = parent.split("::")[2] if parent else ""
+        whole = type_ if chain in ("", "pulumi:pulumi:Stack") else f"{chain}${type_}"
+        return f"urn:pulumi:{self.graph.settings.stack}::{PROJECT}::{whole}::{name}"
+
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         if "pulumi:pulumi:Stack" in request.urn:
             self.graph.stack_outputs |= _plain(rpc.deserialize_properties(request.outputs))
@@ -326,6 +332,9 @@ _ARNS: Final = {
     ("cloudwatch", "CompositeAlarm"): "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",
     ("rds", "Instance"): "arn:aws:rds:{region}:{account}:db:{name}",
     ("rds", "Proxy"): "arn:aws:rds:{region}:{account}:db-proxy:prx-{name}",
+    ("glue", "CatalogDatabase"): "arn:aws:glue:{region}:{account}:database/{name}",
+    ("redshiftserverless", "Namespace"): "arn:aws:redshift-serverless:{region}:{account}:namespace/{id}",
+    ("redshiftserverless", "Workgroup"): "arn:aws:redshift-serverless:{region}:{account}:workgroup/{id}",
     ("redshift", "Cluster"): "arn:aws:redshift:{region}:{account}:cluster:{name}",
     ("sfn", "StateMachine"): "arn:aws:states:{region}:{account}:stateMachine:{name}",
     ("secretsmanager", "Secret"): "arn:aws:secretsmanager:{region}:{account}:secret:{name}",
@@ -372,4 +381,6 @@ def _value(annotation: Any, text: str, key: str) -> Any:
         return [
             {"secretArn": f"arn:aws:secretsmanager:::secret:{text}", "kmsKeyId": "", "secretStatus": "active"}
         ]
+    if key == "endpoints":
+        return [{"address": text, "port": 5439, "vpcEndpoints": []}]
     return None

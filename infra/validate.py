@@ -146,6 +146,8 @@ def _provider(endpoint: str) -> dict[str, Any]:
         "skip_credentials_validation": True,
         "skip_metadata_api_check": True,
         "s3_use_path_style": True,
+        # 25 by default: an emulator that cannot do a thing would be asked for it for ten minutes.
+        "max_retries": 2,
         "endpoints": [dict.fromkeys(SERVICES, endpoint)],
     }
 
