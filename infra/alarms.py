@@ -451,10 +451,12 @@ def _instance(
         f"{instance} has less than a twentieth of its {size.memory_gib} GiB left, file cache included.")  # fmt: skip
     yield alarm("swap", "SwapUsage", ">", max(256 * 2**20, 0.05 * memory), 15, "notice", load,
         f"{instance} has moved a good part of its memory to disk.")  # fmt: skip
-    yield alarm("storage", "FreeStorageSpace", "<", free_storage(storage, 5), 5, "page", "database-storage",
+    yield alarm(
+        "disk-full", "FreeStorageSpace", "<", free_storage(storage, 5), 5, "page", "database-storage",
         f"The disk of {instance} is nearly full: at full it stops. It should have grown by itself at a tenth.",
         "database-storage")  # fmt: skip
-    yield alarm("storage-low", "FreeStorageSpace", "<", free_storage(storage, 10), 60, "notice", "database-storage",
+    yield alarm(
+        "disk-low", "FreeStorageSpace", "<", free_storage(storage, 10), 60, "notice", "database-storage",
         f"The disk of {instance} has not grown for an hour though less than a tenth is free: it may be at"
         " storage_max_gb, or have grown in the last six hours.")  # fmt: skip
     if (least := burst_credits(instance_class)) is not None:

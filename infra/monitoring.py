@@ -180,11 +180,11 @@ class Monitoring(Component):
 
     def _incident(self, incident: Incident) -> aws.cloudwatch.CompositeAlarm:
         tell = self._tell(incident.severity)
-        parts = [self._name(member) for member in incident.members]
+        parts = [self._called(member) for member in incident.members]
         suppressor = None
         if incident.after is not None:
             suppressor = aws.cloudwatch.CompositeAlarmActionsSuppressorArgs(
-                alarm=self._name(incident.after), wait_period=CAUSE_WAIT, extension_period=CAUSE_EXTENSION
+                alarm=self._called(incident.after), wait_period=CAUSE_WAIT, extension_period=CAUSE_EXTENSION
             )
         return aws.cloudwatch.CompositeAlarm(
             f"incident-{incident.name}",
@@ -199,7 +199,7 @@ class Monitoring(Component):
             opts=pulumi.ResourceOptions(parent=self._homes[incident.area]),
         )
 
-    def _name(self, name: str) -> pulumi.Output[str]:
+    def _called(self, name: str) -> pulumi.Output[str]:
         """Of an alarm or an incident that is declared."""
         return self.alarms[name].name if name in self.alarms else self.incidents[name].alarm_name
 
