@@ -286,6 +286,7 @@ def _figures(settings: Settings, watched: Watched) -> Iterator[Alarm]:
     yield alarm(
         "figures-unread", figures.UNREAD, 0, 15, "notice", "database-unavailable",
         "Some figures could not be read: alarms on them are blind. The log of the publisher says which.",
+        incident="publisher",
     )  # fmt: skip
     yield alarm(
         "staged-rows", figures.STAGED_ROWS, 1_000_000, 3, "page", "staging-backlog",
@@ -801,7 +802,7 @@ def _publisher(watched: Watched) -> Iterator[Alarm]:
         return Alarm(
             name, "publisher", "notice", "database-unavailable", meaning,
             (Metric("AWS/Lambda", metric, of, statistic, 5 * MINUTE),), ">", threshold, 3, 3, NO_EVENT,
-            incident="database-unavailable" if name == "publisher-failed" else None,
+            incident="publisher",
         )  # fmt: skip
 
     yield alarm("publisher-failed", "Errors", 0, "The function that publishes figures fails.", "Sum")
@@ -877,6 +878,12 @@ _INCIDENTS: Final[dict[str, _Told]] = {
         "The database gives no figures: it is gone, refuses us, or is not asked.",
         "postgres",
     ),
+    "publisher": _Told(
+        "database-unavailable",
+        "The figures of the database do not all come.",
+        "publisher",
+        "database-unavailable",
+    ),
     "database-overloaded": _Told(
         "database-overloaded", "The primary is at its limit.", "postgres", "database-unavailable"
     ),
@@ -945,9 +952,11 @@ def incidents(alarms: tuple[Alarm, ...]) -> tuple[Incident, ...]:
         )  # fmt: skip
     for name, told in _INCIDENTS.items():
         if name in members:
-            severity: Severity = "page" if any(one.severity == "page" for one in members[name]) else "notice"
+            severities = {one.severity for one in members[name]}
+            if len(severities) > 1:
+                raise ValueError(f"{name}: what can wait would page with it: {', '.join(sorted(severities))}")
             found[name] = Incident(
-                name, severity, told.runbook, told.meaning, tuple(one.name for one in members[name]),
+                name, severities.pop(), told.runbook, told.meaning, tuple(one.name for one in members[name]),
                 told.after, told.area,
             )  # fmt: skip
     known = found.keys() | {alarm.name for alarm in alarms}

@@ -63,7 +63,7 @@ def watched(context: Context, nats: Mapping[str, Text]) -> Watched:
         machine=context.arn("states", f"stateMachine:{names.of('archiver', 'state_machine')}"),
         failures=names.of("archiver-failures", "queue"),
         publisher=names.of("publisher", "function"),
-        tasks=names.of("jobs", "cluster"),
+        tasks=names.of("tasks", "cluster"),
         services={thing: names.of(thing) for thing in ("worker", "ingest")} if runs else {},
         nats=nats,
         topics={urgency: names.of(urgency, "topic") for urgency in ("page", "notice")},

@@ -7,8 +7,9 @@ from typing import Final
 import pulumi
 import pulumi_aws as aws
 
+from infra import bundle
 from infra.component import Component, Context
-from infra.iam import Statement, document, service_role
+from infra.iam import Statement, document, role_policy, service_role
 from infra.keys import Keys
 from infra.network import POSTGRES_PORT, Network
 from infra.postgres import Postgres
@@ -16,11 +17,6 @@ from infra.settings import Cost, Settings
 
 USER: Final = "eav_monitor"
 """It looks and changes nothing: migrations/versions/0012_monitor.py."""
-HANDLER: Final = "jobs.figures.handler"
-PACKAGES: Final = ("jobs", "sql/queries/operational")
-REQUIREMENTS: Final = ("boto3", "psycopg[binary]")
-"""Of its archive. boto3 makes the token that it logs in with."""
-RUNTIME: Final = "python3.13"
 CERTIFICATES: Final = "/var/task/certificates/rds-ca.pem"
 """In its archive: who may say to be a server of RDS."""
 MEMORY_MB: Final = 256
@@ -28,11 +24,6 @@ TIMEOUT: Final = 60
 """Seconds; the next one begins by then."""
 FAILURES_KEPT: Final = 86_400
 """Seconds. A failure says that there was one: the figures of that minute are worth nothing an hour later."""
-
-
-def code() -> pulumi.FileArchive:
-    """Its archive of PACKAGES and REQUIREMENTS."""
-    return pulumi.FileArchive(".local/bundles/figures.zip")
 
 
 def schedule(settings: Settings) -> tuple[str, str]:
@@ -80,15 +71,14 @@ class Publisher(Component):
         # Made first, or Lambda makes one without retention or key.
         self.logs = aws.cloudwatch.LogGroup(
             "publisher",
-            name=self.names.path("publisher"),
+            name=f"/aws/lambda/{name}",
             retention_in_days=settings.monitoring.log_days,
             kms_key_id=keys.arn("logs"),
             opts=self.options(),
         )
         self.failures = self._failures()
-        role = service_role(
-            self, "publisher", "lambda.amazonaws.com", *self._statements(postgres, name), trust={}
-        )
+        role = service_role(self, "publisher", "lambda.amazonaws.com")
+        rights = role_policy(self, "publisher", role, *self._statements(postgres, name))
         address = postgres.primary.address
         self.function = aws.lambda_.Function(
             "publisher",
@@ -96,10 +86,10 @@ class Publisher(Component):
             description="Publishes the figures of the database that alarms watch",
             role=role.arn,
             package_type="Zip",
-            code=code(),
-            handler=HANDLER,
-            runtime=RUNTIME,
-            architectures=["arm64"],
+            code=bundle.FIGURES.archive,
+            handler=bundle.FIGURES.handler,
+            runtime=bundle.RUNTIME,
+            architectures=[bundle.ARCHITECTURE],
             memory_size=MEMORY_MB,
             timeout=TIMEOUT,
             # Two at once would count the same twice, and a third wait behind a server that hangs.
@@ -122,7 +112,8 @@ class Publisher(Component):
             logging_config=aws.lambda_.FunctionLoggingConfigArgs(log_format="Text", log_group=self.logs.name),
             tracing_config=aws.lambda_.FunctionTracingConfigArgs(mode="Active"),
             dead_letter_config=aws.lambda_.FunctionDeadLetterConfigArgs(target_arn=self.failures.arn),
-            opts=self.options(),
+            # Lambda makes no function whose role may not enter the VPC and send to its dead-letter queue.
+            opts=self.options(depends_on=[rights, self.logs]),
         )  # fmt: skip
         # The next minute is the retry.
         aws.lambda_.FunctionEventInvokeConfig(
