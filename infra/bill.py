@@ -211,9 +211,7 @@ def _instance(bill: _Bill, one: Resource) -> Iterator[_Item]:
     twice = 2 if inputs.get("multiAz") else 1
     zones = " in two zones" if twice == 2 else ""
     hours = awake_hours(bill.settings.cost)
-    yield _Item(
-        f"{inputs['instanceClass']}{zones}, {hours:.0f} h", hours * factor * twice, f"rds.{family}"
-    )
+    yield _Item(f"{inputs['instanceClass']}{zones}, {hours:.0f} h", hours * factor * twice, f"rds.{family}")
     yield _Item(f"{storage:.0f} GB gp3{zones}", storage * twice, "rds.gp3")
     iops, throughput = GP3_STRIPED if storage >= 400 else GP3_SMALL
     more = (inputs.get("iops") or iops) - iops
@@ -248,7 +246,9 @@ def _backup_copy(bill: _Bill, one: Resource) -> Iterator[_Item]:
     primary = bill.referred(one, "rds.Instance")
     storage = float(primary.inputs["allocatedStorage"]) if primary else bill.settings.postgres.storage_gb
     days = float(one.inputs.get("retentionPeriod") or 7)
-    yield _Item(f"backups of {days:.0f} days in another region", _backup_gb(bill, storage, days), "rds.backup")
+    yield _Item(
+        f"backups of {days:.0f} days in another region", _backup_gb(bill, storage, days), "rds.backup"
+    )
     a_month = storage * bill.usage("database_fill") * bill.usage("database_change") * MONTH_DAYS
     yield _Item("their way there", a_month, "transfer.region")
 
@@ -360,7 +360,9 @@ def _stream(bill: _Bill, one: Resource) -> Iterator[_Item]:
     yield _Item("kept after the 7th day", daily * max(days - 7, 0), "kinesis.kept_long")
     if metrics := one.inputs.get("shardLevelMetrics"):
         shards = bill.usage("shards")
-        yield _Item(f"{len(metrics)} metrics of {shards:.0f} shards", len(metrics) * shards, "cloudwatch.metric")
+        yield _Item(
+            f"{len(metrics)} metrics of {shards:.0f} shards", len(metrics) * shards, "cloudwatch.metric"
+        )
 
 
 def _table(bill: _Bill, one: Resource) -> Iterator[_Item]:
@@ -535,5 +537,3 @@ PRICED: Final[dict[str, Callable[[_Bill, Resource], Iterator[_Item]]]] = {
     "sqs.Queue": _queue,
 }
 """Kind → what it is billed for."""
-
-
