@@ -14,6 +14,7 @@ import typing
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ class Resource:
     custom: bool
     ignore_changes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """`rds.Instance` for `aws:rds/instance:Instance`; `eav:network:Network` stays."""
         package, module, name = self.type.split(":")
@@ -183,6 +184,12 @@ class _Recorder(mocks.MockMonitor):
         )
         return answer
 
+    def make_urn(self, parent: str, type_: str, name: str) -> str:
+        """As the engine makes it: with the types of all parents but the stack, so that it tells the component."""
+        chain = parent.split("::")[2] if parent else ""
+        whole = type_ if chain in ("", "pulumi:pulumi:Stack") else f"{chain}${type_}"
+        return f"urn:pulumi:{self.graph.settings.stack}::{PROJECT}::{whole}::{name}"
+
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         if "pulumi:pulumi:Stack" in request.urn:
             self.graph.stack_outputs |= _plain(rpc.deserialize_properties(request.outputs))
@@ -245,8 +252,10 @@ class _Answers(mocks.Mocks):
             case "aws:rds/getInstance:getInstance":
                 return {"engineVersion": self.running, "id": args.args["dbInstanceIdentifier"]}
             case "aws:ssm/getParameter:getParameter":
+                image = f"ami-{_digits(args.args['name'], 17)}"
                 return dict(args.args) | {
-                    "value": f"ami-{_digits(args.args['name'], 17)}",
+                    "value": image,
+                    "insecureValue": image,
                     "type": "String",
                     "version": 1,
                 }
@@ -298,6 +307,9 @@ def _made_up(token: str, name: str, inputs: Mapping[str, Any], region: str) -> d
     own = f"{prefix}-{_digits(f'{token}{name}{region}', 17)}" if prefix else physical
     if not prefix and not _BY_NAME.match(token):
         own = f"{physical}-{_digits(f'{token}{name}{region}', 8)}"
+    if token == "aws:rds/instance:Instance":
+        # Since provider 5 an instance is known by RDS's own identifier, not by its name.
+        own = f"db-{_digits(f'{token}{name}{region}', 26).upper()}"
     made: dict[str, Any] = {"id": own, "arn": _arn(module, kind, physical, own, region)}
     for key, annotation in _annotations(token).items():
         if key in made or key in inputs:
@@ -333,11 +345,15 @@ _ARNS: Final = {
     ("cloudwatch", "CompositeAlarm"): "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",
     ("rds", "Instance"): "arn:aws:rds:{region}:{account}:db:{name}",
     ("rds", "Proxy"): "arn:aws:rds:{region}:{account}:db-proxy:prx-{name}",
+    ("glue", "CatalogDatabase"): "arn:aws:glue:{region}:{account}:database/{name}",
+    ("redshiftserverless", "Namespace"): "arn:aws:redshift-serverless:{region}:{account}:namespace/{id}",
+    ("redshiftserverless", "Workgroup"): "arn:aws:redshift-serverless:{region}:{account}:workgroup/{id}",
     ("redshift", "Cluster"): "arn:aws:redshift:{region}:{account}:cluster:{name}",
     ("sfn", "StateMachine"): "arn:aws:states:{region}:{account}:stateMachine:{name}",
     ("secretsmanager", "Secret"): "arn:aws:secretsmanager:{region}:{account}:secret:{name}",
     ("ecr", "Repository"): "arn:aws:ecr:{region}:{account}:repository/{name}",
     ("ecs", "Cluster"): "arn:aws:ecs:{region}:{account}:cluster/{name}",
+    ("scheduler", "ScheduleGroup"): "arn:aws:scheduler:{region}:{account}:schedule-group/{name}",
     ("ecs", "TaskDefinition"): "arn:aws:ecs:{region}:{account}:task-definition/{name}:1",
 }
 
@@ -372,11 +388,13 @@ def _value(annotation: Any, text: str, key: str) -> Any:
     """A value of the type that an output has: text unlike any other, nothing for what may be absent."""
     inner = typing.get_args(annotation)[0] if typing.get_args(annotation) else None
     if key == "resourceId":
-        return f"db-{_digits(text, 26).upper()}"
+        return text.removeprefix("resourceId.")
     if inner is str:
         return text
     if key == "masterUserSecrets":
         return [
             {"secretArn": f"arn:aws:secretsmanager:::secret:{text}", "kmsKeyId": "", "secretStatus": "active"}
         ]
+    if key == "endpoints":
+        return [{"address": text, "port": 5439, "vpcEndpoints": []}]
     return None

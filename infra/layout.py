@@ -481,7 +481,7 @@ class _Router:
         return closed
 
     def _remaining(self, target: Rect) -> list[float]:
-        """Steps from each cell to a rectangle, a little more of them: fewer cells are looked at, for ways hardly longer."""
+        """Steps from each cell to a rectangle, a little more of them: fewer cells are looked at for it."""
         left, right = target.x / STEP - 2, target.right / STEP + 1
         top, bottom = target.y / STEP - 2, target.bottom / STEP + 1
         aside = [max(left - column, column - right, 0) * _HASTE for column in range(self.columns)]
@@ -517,13 +517,10 @@ class _Router:
                 reach(_ARRIVED, spent + goals[state], 0, state)
             cell, way = state >> 2, state & 3
             for turn in _TURNS[way]:
-                further = cell + moves[turn]
-                if closed[further]:
-                    continue
-                more = costs[turn >> 1][further]
-                if turn != way:
-                    more += _TURN + costs[turn >> 1][cell] - 1
-                reach(further * 4 + turn, spent + more, remaining[further], state)
+                further, cost = cell + moves[turn], costs[turn >> 1]
+                if not closed[further]:
+                    corner = 0.0 if turn == way else _TURN + cost[cell] - 1
+                    reach(further * 4 + turn, spent + cost[further] + corner, remaining[further], state)
         return []
 
     def _take(self, states: Sequence[int]) -> None:

@@ -35,7 +35,6 @@ EVENTS: Final[dict[Urgency, tuple[str, ...]]] = {
         "read replica",
         "recovery",
         "restoration",
-        "security",
     ),
 }
 """Categories of RDS events of an instance (docs: RDS event categories): what cannot wait, and the rest."""

@@ -83,6 +83,7 @@ TYPES: Final[dict[str, str]] = {
     "redshift.SnapshotSchedule": "aws_redshift_snapshot_schedule",
     "redshift.SnapshotScheduleAssociation": "aws_redshift_snapshot_schedule_association",
     "redshift.SubnetGroup": "aws_redshift_subnet_group",
+    "redshift.UsageLimit": "aws_redshift_usage_limit",
     "redshiftserverless.Namespace": "aws_redshiftserverless_namespace",
     "redshiftserverless.UsageLimit": "aws_redshiftserverless_usage_limit",
     "redshiftserverless.Workgroup": "aws_redshiftserverless_workgroup",
@@ -127,6 +128,24 @@ RENAMED: Final[dict[str, dict[str, str]]] = {
 }
 """Where Pulumi's name is another word, not another case."""
 
+NEWER: Final[dict[str, dict[str, str]]] = {
+    "rds.Proxy": {"defaultAuthScheme": "6.13"},
+}
+"""Inputs that came after provider 5, and with which version: an older provider is not shown them."""
+
+STAND_INS: Final[dict[str, dict[str, Any]]] = {
+    "rds.Proxy": {
+        "auth": [
+            {
+                "auth_scheme": "SECRETS",
+                "iam_auth": "REQUIRED",
+                "secret_arn": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:stand-in",
+            }
+        ]
+    },
+}
+"""What an older provider wants where it does not know the newer input."""
+
 Schema = Mapping[str, Any]
 
 
@@ -137,6 +156,8 @@ class Terraform:
     config: dict[str, Any]
     addresses: dict[str, str] = field(default_factory=dict)
     """URN → `aws_vpc.network_vpc`."""
+    unseen: list[str] = field(default_factory=list)
+    """Inputs that this provider is too old for."""
 
 
 def convert(
@@ -185,12 +206,16 @@ class _Writer:
         self.kept = {one.urn: one for one in graph if one.custom and one.kind not in without}
         self.addresses = self._addresses()
         self.regions: set[str] = set()
+        self.problems: list[str] = []
+        self.unseen: list[str] = []
 
     def write(self) -> Terraform:
         resources: dict[str, dict[str, Any]] = {}
         for urn, one in self.kept.items():
             kind, name = self.addresses[urn].split(".")
             resources.setdefault(kind, {})[name] = self._resource(one)
+        if self.problems:
+            raise InfraError("\n".join(self.problems))
         first = {"region": self.graph.settings.region} | dict(self.provider)
         first["default_tags"] = [{"tags": self.graph.settings.tags}]
         providers = [first] + [first | {"region": region, "alias": region} for region in sorted(self.regions)]
@@ -199,7 +224,7 @@ class _Writer:
             "provider": {"aws": providers},
             "resource": resources,
         }
-        return Terraform(config, self.addresses)
+        return Terraform(config, self.addresses, self.unseen)
 
     def _addresses(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -226,10 +251,16 @@ class _Writer:
                     self.regions.add(value)
                     written["provider"] = f"aws.{value}"
                 continue
-            name, spec = self._find(one, block, key, RENAMED.get(one.kind, {}))
-            if name == "filename" and self.code:
-                value = self.code
-            written[name] = self._value(one, value, spec, self._known(one, key))
+            try:
+                name, spec = self._find(one, block, key, RENAMED.get(one.kind, {}))
+                given = self.code if name == "filename" and self.code else value
+                written[name] = self._value(one, given, spec, self._known(one, key))
+            except InfraError as error:
+                if key in NEWER.get(one.kind, {}):
+                    self.unseen.append(f"{one.name}: {key}")
+                    written |= STAND_INS.get(one.kind, {})
+                else:
+                    self.problems.append(str(error))
         waits = sorted({self.addresses[urn] for urn in one.depends_on if urn in self.addresses})
         if waits:
             written["depends_on"] = waits
@@ -312,8 +343,10 @@ class _Writer:
             if other is None:
                 continue
             block = self.schemas[TYPES[other.kind]]["block"]
+            given = {value for _, value in _strings(other.inputs)}
             for path, value in _strings(other.outputs):
-                if path[0] in other.inputs:
+                # A name that was given is the same text for both; the order is kept by depends_on.
+                if path[0] in other.inputs or value in given:
                     continue
                 expression = self._path(other, block, path)
                 if expression is not None:

@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from jobs import alive, backfill, cron, db, runs, telemetry, tenants
+from jobs import alive, backfill, cron, db, figures, runs, telemetry, tenants
 from jobs.archive import command as archive_command
 from jobs.errors import JobsError
 from jobs.events import Events, Progress
@@ -98,6 +98,21 @@ def parser() -> argparse.ArgumentParser:
     _flushers_option(one)
     one.add_argument("--json", action="store_true", help="a JSON array")
     one.set_defaults(run=cron_jobs)
+
+    one = commands.add_parser(
+        "figures",
+        help="the state of the database in figures, as the alarms watch it",
+        description="What is staged, behind, late, failed or running out. docs/monitoring.md says what each means.",
+        epilog="exit codes: 0 all were read; 1 some were not",
+    )
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="a JSON array")
+    how.add_argument(
+        "--publish",
+        action="store_true",
+        help="lines of CloudWatch's embedded metric format, for a log that it reads (EAV_STACK names the stack)",
+    )
+    one.set_defaults(run=show_figures)
 
     _tenant_parser(commands)
     ingest_command.add_parser(commands)
@@ -275,6 +290,25 @@ def cron_jobs(args: argparse.Namespace) -> int:
             [(e.name, e.schedule, e.command) for e in found],
         )
     return 0
+
+
+def show_figures(args: argparse.Namespace) -> int:
+    """`figures`."""
+    found, problems = figures.read(db.database_url())
+    if args.publish:
+        figures.publish(found, figures.stack_name())
+    elif args.json:
+        _show([{"figure": o.figure.name, "of": o.of, "value": o.value, "unit": o.figure.unit} for o in found])
+    else:
+        rows = [
+            (o.figure.name, o.of or "", f"{o.value:,.0f}" if o.value >= 100 else f"{o.value:,.4g}",
+             o.figure.unit.lower(), o.figure.meaning)
+            for o in found
+        ]  # fmt: skip
+        _table("figures", ("figure", "of", "value", "unit", "meaning"), rows, right=("value",))
+    for line in problems:
+        print(f"python -m jobs figures: {line}", file=sys.stderr)
+    return int(bool(problems))
 
 
 def tenant_add(args: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from psycopg import conninfo, errors, sql
 from jobs import login
 from jobs.errors import ConnectionLostError, JobsError
 
-Role = Literal["eav_owner", "eav_ingest", "eav_jobs"]
+Role = Literal["eav_owner", "eav_ingest", "eav_jobs", "eav_monitor"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT: Final = 10
@@ -64,11 +64,10 @@ def connect(url: str, role: Role | None, application_name: str) -> Connection:
     Whoever logs in as the role itself stays it, anybody else takes it by SET ROLE. Raises ConnectionLostError
     if the server cannot be reached now, JobsError if it refuses or is not migrated.
     """
-    password = login.options(url)
+    target = conninfo.make_conninfo(url, **login.options(url))
     try:
         connection: Connection = psycopg.connect(
-            url,
-            **password,
+            target,
             autocommit=True,
             prepare_threshold=None,
             connect_timeout=CONNECT_TIMEOUT,

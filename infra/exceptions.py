@@ -1,0 +1,26 @@
+"""What a stack does against a rule, and why it may: written down, or it is a finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Exemption:
+    """Leave for some resources of some stacks to break one rule."""
+
+    rule: str
+    resource: str
+    """A pattern over labels: `postgres/rds.Instance/*`, with * and ? as in a shell."""
+    stacks: tuple[str, ...]
+    reason: str
+
+    def covers(self, rule: str, resource: str, stack: str) -> bool:
+        """Whether it is about this finding."""
+        return rule == self.rule and stack in self.stacks and fnmatchcase(resource, self.resource)
+
+
+EXEMPTIONS: Final[tuple[Exemption, ...]] = ()
+"""Each must match something in each of its stacks: one that does not is a finding by itself."""
