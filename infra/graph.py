@@ -7,6 +7,7 @@ resource's name, and keeps what it was asked: inputs, parent, dependencies by pr
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import sys
 import typing
@@ -127,11 +128,17 @@ def record(
     # Resources are declared on an event loop; one of its own, so that a graph can be recorded anywhere.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    # Some 100 000 objects of Pulumi's are made and few are let go: looking for cycles among them took a third of the
+    # time (1.2 s against 2.1 s for 310 resources, and 1 s more where the SDK is imported on the way).
+    collects = gc.isenabled()
+    gc.disable()
     try:
         mocks.set_mocks(monitor.mocks, PROJECT, settings.stack, preview=False, monitor=monitor)
 
         pulumi.runtime.test(lambda: (declare or program.declare)(settings))()  # type: ignore[no-untyped-call]
     finally:
+        if collects:
+            gc.enable()
         loop.close()
         asyncio.set_event_loop(None)
     return graph
