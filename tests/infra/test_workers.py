@@ -343,6 +343,11 @@ class TestImage:
         assert {"psycopg", "alembic", "boto3", "pyarrow"} <= jobs.keys()
         assert not {"moto", "flask", "werkzeug", "pip", "setuptools"} & jobs.keys()
         assert "--require-hashes" in self.TEXT
+        text = (ROOT / "requirements/jobs.txt").read_text(encoding="utf-8")
+        entries = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
+        assert len(entries) == len(jobs)
+        assert all("--hash=sha256:" in entry for entry in entries)
+        assert "://" not in text
 
     def test_it_has_every_package_that_its_code_imports(self) -> None:
         imported: set[str] = set()
