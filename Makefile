@@ -14,7 +14,7 @@ ARGS ?=
 # Test processes at once: two by default, since each holds connections and a database of its own.
 WORKERS ?= 2
 
-.PHONY: help up down psql url aws-env destroy test lint lint-python lint-sql bench plan lock runtime infra dev server-packages
+.PHONY: help up down psql url aws-env destroy test lint lint-python lint-sql bench plan bundle lock runtime infra dev server-packages
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,12 +67,17 @@ lint-sql: dev server-packages
 bench: dev server-packages ## side by side with the reference design (QUICK=1: under 3 minutes)
 	@$(PYTHON_VENV) -m bench table $(if $(QUICK),--quick) $(ARGS)
 
+bundle: runtime infra ## build what the Lambda functions run, where it is not there or was built from other sources
+	@$(PYTHON_VENV) -m infra.bundle
+
 LOCK := $(PYTHON_VENV) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras \
 	--no-header --no-emit-index-url --no-emit-find-links --upgrade
 
 lock: dev ## choose the newest versions of every dependency and lock them with hashes
 	@echo '==> requirements/runtime.txt'
 	@$(LOCK) -o requirements/runtime.txt requirements/runtime.in
+	@echo '==> requirements/jobs.txt'
+	@$(LOCK) -c requirements/runtime.txt -o requirements/jobs.txt requirements/jobs.in
 	@echo '==> requirements/infra.txt'
 	@$(LOCK) -c requirements/runtime.txt -o requirements/infra.txt requirements/infra.in
 	@echo '==> requirements/dev.txt'

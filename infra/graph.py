@@ -120,10 +120,15 @@ def read_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def record(settings: Settings, declare: Callable[[Settings], None] | None = None) -> Graph:
-    """Run the program for these settings and return its graph. Raises what the program raises."""
+def record(
+    settings: Settings, declare: Callable[[Settings], None] | None = None, running: str | None = None
+) -> Graph:
+    """Run the program for these settings and return its graph. Raises what the program raises.
+
+    `running`: the version of the PostgreSQL that there is already; None for a stack that has none yet.
+    """
     graph = Graph(settings)
-    monitor = _Recorder(_Answers(settings), graph)
+    monitor = _Recorder(_Answers(settings, running), graph)
     # Resources are declared on an event loop; one of its own, so that a graph can be recorded anywhere.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -205,8 +210,9 @@ def _plain(value: Any) -> Any:
 class _Answers(mocks.Mocks):
     """What AWS would answer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, running: str | None = None) -> None:
         self.region = settings.region
+        self.running = running
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
         return self._answer(args), []
@@ -236,9 +242,18 @@ class _Answers(mocks.Mocks):
                     "id": self.region,
                     "state": "available",
                 }
+            case "aws:rds/getInstances:getInstances":
+                names = (
+                    [name for one in args.args["filters"] for name in one["values"]] if self.running else []
+                )
+                return {"instanceIdentifiers": names, "instanceArns": [], "id": self.region}
+            case "aws:rds/getInstance:getInstance":
+                return {"engineVersion": self.running, "id": args.args["dbInstanceIdentifier"]}
             case "aws:ssm/getParameter:getParameter":
+                image = f"ami-{_digits(args.args['name'], 17)}"
                 return dict(args.args) | {
-                    "value": f"ami-{_digits(args.args['name'], 17)}",
+                    "value": image,
+                    "insecureValue": image,
                     "type": "String",
                     "version": 1,
                 }
@@ -290,6 +305,9 @@ def _made_up(token: str, name: str, inputs: Mapping[str, Any], region: str) -> d
     own = f"{prefix}-{_digits(f'{token}{name}{region}', 17)}" if prefix else physical
     if not prefix and not _BY_NAME.match(token):
         own = f"{physical}-{_digits(f'{token}{name}{region}', 8)}"
+    if token == "aws:rds/instance:Instance":
+        # Since provider 5 an instance is known by RDS's own identifier, not by its name.
+        own = f"db-{_digits(f'{token}{name}{region}', 26).upper()}"
     made: dict[str, Any] = {"id": own, "arn": _arn(module, kind, physical, own, region)}
     for key, annotation in _annotations(token).items():
         if key in made or key in inputs:
@@ -324,12 +342,16 @@ _ARNS: Final = {
     ("cloudwatch", "MetricAlarm"): "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",
     ("cloudwatch", "CompositeAlarm"): "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",
     ("rds", "Instance"): "arn:aws:rds:{region}:{account}:db:{name}",
-    ("rds", "Proxy"): "arn:aws:rds:{region}:{account}:db-proxy:{name}",
+    ("rds", "Proxy"): "arn:aws:rds:{region}:{account}:db-proxy:prx-{name}",
+    ("glue", "CatalogDatabase"): "arn:aws:glue:{region}:{account}:database/{name}",
+    ("redshiftserverless", "Namespace"): "arn:aws:redshift-serverless:{region}:{account}:namespace/{id}",
+    ("redshiftserverless", "Workgroup"): "arn:aws:redshift-serverless:{region}:{account}:workgroup/{id}",
     ("redshift", "Cluster"): "arn:aws:redshift:{region}:{account}:cluster:{name}",
     ("sfn", "StateMachine"): "arn:aws:states:{region}:{account}:stateMachine:{name}",
     ("secretsmanager", "Secret"): "arn:aws:secretsmanager:{region}:{account}:secret:{name}",
     ("ecr", "Repository"): "arn:aws:ecr:{region}:{account}:repository/{name}",
     ("ecs", "Cluster"): "arn:aws:ecs:{region}:{account}:cluster/{name}",
+    ("scheduler", "ScheduleGroup"): "arn:aws:scheduler:{region}:{account}:schedule-group/{name}",
     ("ecs", "TaskDefinition"): "arn:aws:ecs:{region}:{account}:task-definition/{name}:1",
 }
 
@@ -363,10 +385,14 @@ def _annotations(token: str) -> dict[str, Any]:
 def _value(annotation: Any, text: str, key: str) -> Any:
     """A value of the type that an output has: text unlike any other, nothing for what may be absent."""
     inner = typing.get_args(annotation)[0] if typing.get_args(annotation) else None
+    if key == "resourceId":
+        return text.removeprefix("resourceId.")
     if inner is str:
         return text
     if key == "masterUserSecrets":
         return [
             {"secretArn": f"arn:aws:secretsmanager:::secret:{text}", "kmsKeyId": "", "secretStatus": "active"}
         ]
+    if key == "endpoints":
+        return [{"address": text, "port": 5439, "vpcEndpoints": []}]
     return None

@@ -13,6 +13,8 @@ import pulumi_aws as aws
 from infra.component import Component
 
 Text = str | pulumi.Output[str]
+Service = str | Sequence[str]
+"""Whom a role trusts: `lambda.amazonaws.com`, or several that are one to us."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,18 @@ def document(*statements: Statement) -> pulumi.Output[str]:
 
 
 def assume(
-    service: str, account: str, conditions: Mapping[str, Mapping[str, Any]] | None = None
+    service: Service, account: str, conditions: Mapping[str, Mapping[str, Any]] | None = None
 ) -> pulumi.Output[str]:
-    """Who may take a role: one service, acting for this account (no confused deputy)."""
+    """Who may take a role: a service, acting for this account (no confused deputy)."""
     only_here = {"StringEquals": {"aws:SourceAccount": account}}
     return document_of_trust(service, only_here if conditions is None else conditions)
 
 
-def document_of_trust(service: str, conditions: Mapping[str, Mapping[str, Any]]) -> pulumi.Output[str]:
+def document_of_trust(service: Service, conditions: Mapping[str, Mapping[str, Any]]) -> pulumi.Output[str]:
     """A trust policy; `conditions` may be empty for services that send none."""
     statement: dict[str, Any] = {
         "Effect": "Allow",
-        "Principal": {"Service": service},
+        "Principal": {"Service": service if isinstance(service, str) else list(service)},
         "Action": "sts:AssumeRole",
     }
     if conditions:
@@ -68,7 +70,7 @@ def document_of_trust(service: str, conditions: Mapping[str, Mapping[str, Any]])
 def service_role(
     component: Component,
     thing: str,
-    service: str,
+    service: Service,
     *statements: Statement,
     trust: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> aws.iam.Role:
@@ -83,11 +85,18 @@ def service_role(
         opts=component.options(),
     )
     if statements:
-        aws.iam.RolePolicy(
-            f"{thing}-policy",
-            name=component.names.of(thing, "role"),
-            role=role.name,
-            policy=document(*statements),
-            opts=component.options(),
-        )
+        role_policy(component, thing, role, *statements)
     return role
+
+
+def role_policy(
+    component: Component, thing: str, role: aws.iam.Role, *statements: Statement
+) -> aws.iam.RolePolicy:
+    """The inline policy of a role. For what AWS makes only if the role has its rights already: it depends on this."""
+    return aws.iam.RolePolicy(
+        f"{thing}-policy",
+        name=component.names.of(thing, "role"),
+        role=role.name,
+        policy=document(*statements),
+        opts=component.options(),
+    )

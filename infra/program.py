@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pulumi
 
+from infra import bundle
 from infra.archive import Archive
 from infra.archiver import Archiver
 from infra.bastion import Bastion
 from infra.component import Context
 from infra.cost import Cost
+from infra.errors import InfraError
 from infra.items import Items
 from infra.keys import Keys
 from infra.monitoring import Monitoring
@@ -18,13 +20,22 @@ from infra.postgres import Postgres
 from infra.publisher import Publisher
 from infra.settings import SECTIONS, Settings, load
 from infra.stream import Stream
+from infra.upgrade import check
 from infra.warehouse import Warehouse
 from infra.workers import Workers
 
 
 def main() -> None:
-    """Declare the stack that Pulumi has chosen. Raises SettingsError before any resource is declared."""
-    declare(settings_of(pulumi.get_stack()))
+    """Declare the stack that Pulumi has chosen.
+
+    Raises RunError, a line for each thing that is wrong, before any resource is declared: Pulumi says just that.
+    """
+    try:
+        settings = settings_of(pulumi.get_stack())
+        bundle.check_all()
+    except InfraError as error:
+        raise pulumi.RunError(str(error)) from None
+    declare(settings)
 
 
 def settings_of(stack: str) -> Settings:
@@ -38,6 +49,7 @@ def settings_of(stack: str) -> Settings:
 def declare(settings: Settings) -> None:
     """Every resource of a stack."""
     context = Context.of(settings)
+    check(context)
     keys = Keys(context)
     notices = Notices(context, keys)
     network = Network(context, keys)
@@ -53,5 +65,6 @@ def declare(settings: Settings) -> None:
         context, notices, network, postgres, warehouse, stream, items, archive, archiver, workers, publisher
     )
     Cost(context, notices, postgres, workers)
+    pulumi.export("postgres", postgres.endpoints)
     if settings.network.bastion:
         Bastion(context, keys, network)

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from infra import parameters, subnets, week
 from infra.errors import SettingsError
 
 PROJECT: Final = "eav-platform"
@@ -65,6 +66,30 @@ WeeklyWindow = Annotated[
 ]
 
 
+DatabaseResource = Annotated[
+    str,
+    Field(pattern=r"^db-[A-Z0-9]{10,40}$", description="the DbiResourceId of an instance such as db-ABC…"),
+]
+
+
+def _minutes(clock: str) -> int:
+    return int(clock[:2]) * 60 + int(clock[3:])
+
+
+def overlap(daily: str, weekly: str) -> bool:
+    """Whether a daily and a weekly window meet, past midnight too, or one of them is under half an hour."""
+    day = 24 * 60
+    begin, end = (_minutes(one) for one in daily.split("-"))
+    length = (end - begin) % day
+    first, last = weekly.split("-")
+    days = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    start = days.index(first[:3]) * day + _minutes(first[4:])
+    span = (days.index(last[:3]) * day + _minutes(last[4:]) - start) % (7 * day)
+    # The daily window comes round from before the weekly one's start.
+    since = (start - begin) % day
+    return min(length, span) < 30 or since < length or (begin - start) % day < span
+
+
 def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
@@ -76,13 +101,15 @@ def _zone(name: str) -> str:
 TimeZone = Annotated[str, AfterValidator(_zone)]
 
 Endpoint = Literal[
-    "ecr.api", "ecr.dkr", "kinesis-streams", "kms", "lambda", "logs", "monitoring", "redshift-data", "secretsmanager",
-    "sns", "sqs", "ssm", "ssmmessages", "ec2messages", "states", "sts", "xray",
+    "ecr.api", "ecr.dkr", "glue", "kinesis-streams", "kms", "lambda", "logs", "monitoring", "redshift-data",
+    "secretsmanager", "sns", "sqs", "ssm", "ssmmessages", "ec2messages", "states", "sts", "xray",
 ]  # fmt: skip
 NEEDED_WITHOUT_NAT: Final[frozenset[str]] = frozenset(
     {"ecr.api", "ecr.dkr", "kinesis-streams", "kms", "logs", "monitoring", "secretsmanager", "sts"}
 )
 """What jobs call that has no gateway endpoint: without NAT they reach it through these or not at all."""
+NEEDED_BY_SESSIONS: Final[frozenset[str]] = frozenset({"ssm", "ssmmessages"})
+"""What the bastion's agent calls to be reached by Session Manager; of ec2messages only agents before 3.3.40 ask."""
 
 
 class Section(BaseModel):
@@ -103,6 +130,8 @@ class Network(Section):
     bastion: bool = False
     """An instance without inbound rules, reached by SSM Session Manager."""
     bastion_instance: str = Field("t4g.nano", pattern=r"^t4g\.(nano|micro|small)$")
+    bastion_log_days: LogDays = 365
+    """What people typed there."""
 
     @field_validator("cidr")
     @classmethod
@@ -122,6 +151,12 @@ class Network(Section):
             raise ValueError(
                 f"nat is none, so interface_endpoints must have {', '.join(sorted(missing))} too: the jobs reach them"
                 " no other way"
+            )
+        missing = NEEDED_BY_SESSIONS - set(self.interface_endpoints)
+        if self.nat == "none" and self.bastion and missing:
+            raise ValueError(
+                f"nat is none and bastion is true, so interface_endpoints must have {', '.join(sorted(missing))} too:"
+                " nobody can reach it another way"
             )
         if len(set(self.interface_endpoints)) != len(self.interface_endpoints):
             raise ValueError("interface_endpoints has one twice")
@@ -169,12 +204,23 @@ class Postgres(Section):
     """max_standby_streaming_delay."""
     log_days: LogDays = 30
     allow_major_upgrade: bool = False
-    """True only for the deployment of an upgrade; see docs/deploy.md."""
+    """True only for the one deployment that upgrades in place; see docs/database-operations.md."""
+    next_major: int | None = Field(None, ge=17, le=18)
+    """Makes the parameter group of this major version beside the one in use, for a blue/green deployment."""
+    also_connect: tuple[DatabaseResource, ...] = ()
+    """Resource ids of instances that are to take the place of this one: who may log in here may log in there."""
 
     @property
     def major(self) -> int:
         """16, 17 or 18."""
         return int(self.engine_version.split(".")[0])
+
+    @field_validator("instance_class", "replica_class")
+    @classmethod
+    def _exists(cls, name: str | None) -> str | None:
+        if name is not None:
+            parameters.size_of(name)
+        return name
 
     @field_validator("insights_days")
     @classmethod
@@ -200,7 +246,31 @@ class Postgres(Section):
             )
         if self.replica_class and not self.replicas:
             raise ValueError("replica_class is set, replicas is 0: remove the one or raise the other")
+        if self.replica_class:
+            own, primary = parameters.size_of(self.replica_class), parameters.size_of(self.instance_class)
+            if own.memory_gib * parameters.SMALLEST_REPLICA < primary.memory_gib:
+                raise ValueError(
+                    f"replica_class must have at least half the memory of {self.instance_class}, {self.replica_class}"
+                    " has less: a replica must allow as many connections as its primary"
+                )
+        if self.next_major and self.next_major <= self.major:
+            raise ValueError(
+                f"next_major must be above engine_version ({self.engine_version}), got {self.next_major}:"
+                " remove it after the upgrade"
+            )
+        if overlap(self.backup_window, self.maintenance_window):
+            raise ValueError(
+                f"backup_window {self.backup_window} and maintenance_window {self.maintenance_window} overlap,"
+                " or one is shorter than 30 minutes: RDS refuses both"
+            )
         return self
+
+
+ShardMetric = Literal[
+    "IncomingBytes", "IncomingRecords", "OutgoingBytes", "OutgoingRecords", "WriteProvisionedThroughputExceeded",
+    "ReadProvisionedThroughputExceeded", "IteratorAgeMilliseconds",
+]  # fmt: skip
+"""Kinesis publishes them for each shard if asked to, at the price of a custom metric each."""
 
 
 class Warehouse(Section):
@@ -212,14 +282,28 @@ class Warehouse(Section):
     base_rpu: int = Field(8, ge=4, le=512)
     """Serverless: Redshift processing units; billed by the second while queries run."""
     max_rpu_hours_a_day: int = Field(16, ge=1, le=10_000)
-    """Serverless: then queries are refused till midnight UTC."""
+    """Serverless: then queries are refused till midnight UTC; in prod they are counted instead."""
+    spectrum_tb_a_day: int = Field(2, ge=1, le=1000)
+    """Provisioned: what queries may scan in the archive, billed by the terabyte; then they are refused till midnight
+    UTC, in prod counted instead. A single query that would scan it all is stopped in every stack."""
+    longest_query_minutes: int = Field(60, ge=1, le=1439)
+    """A statement that runs longer is stopped."""
     database: str = Field("eav", pattern=r"^[a-z][a-z0-9_]{0,62}$")
+    snapshot_hours: Literal[1, 2, 4, 6, 8, 12, 24] = 8
+    """Provisioned: between two snapshots."""
     snapshot_days: int = Field(7, ge=1, le=35)
     snapshot_copy_region: Region | None = None
     pause: Cron | None = None
     resume: Cron | None = None
     maintenance_window: WeeklyWindow = "sun:05:30-sun:06:30"
     log_days: LogDays = 90
+
+    @property
+    def running_hours_a_week(self) -> float:
+        """Of a provisioned cluster; the rest of the 168 it is paused."""
+        if self.pause is None or self.resume is None:
+            return week.WEEK / 60
+        return sum(span.length for span in week.running(self.resume, self.pause)) / 60
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -231,8 +315,26 @@ class Warehouse(Section):
             raise ValueError(
                 f"pause is for a provisioned cluster, kind is {self.kind} (serverless stops by itself)"
             )
-        if self.kind == "serverless" and self.base_rpu > 8 and self.base_rpu % 8:
+        for kind, names in _OF_KIND.items():
+            strange = [name for name in names if name in self.model_fields_set]
+            if strange and self.kind not in (kind, "none"):
+                raise ValueError(f"{strange[0]} is for a {kind} warehouse, kind is {self.kind}: remove it")
+        if self.kind == "serverless":
+            self._serverless()
+        else:
+            self._provisioned()
+        return self
+
+    def _serverless(self) -> None:
+        if self.base_rpu != 4 and self.base_rpu % 8:
             raise ValueError(f"base_rpu must be 4, 8, or a multiple of 8, got {self.base_rpu}")
+        if self.max_rpu_hours_a_day < self.base_rpu:
+            raise ValueError(
+                f"max_rpu_hours_a_day must be at least base_rpu ({self.base_rpu}), an hour of work a day, got"
+                f" {self.max_rpu_hours_a_day}"
+            )
+
+    def _provisioned(self) -> None:
         limits = {"ra3.large": 16, "ra3.xlplus": 32, "ra3.4xlarge": 128, "ra3.16xlarge": 128}
         if self.nodes > limits[self.node_type]:
             raise ValueError(f"nodes may be {limits[self.node_type]} for {self.node_type}, got {self.nodes}")
@@ -240,20 +342,55 @@ class Warehouse(Section):
             raise ValueError(
                 f"{self.node_type} needs 2 nodes or more: only ra3.large and ra3.xlplus run alone"
             )
-        return self
+        maintained = week.window(self.maintenance_window)
+        if maintained.length < 30:
+            raise ValueError(
+                f"maintenance_window must be 30 minutes or longer, got {self.maintenance_window}: Redshift refuses less"
+            )
+        if self.pause is None or self.resume is None:
+            return
+        try:
+            spans = week.running(self.resume, self.pause)
+        except ValueError as error:
+            raise ValueError(f"resume and pause {error}") from None
+        if not any(span.holds(maintained) for span in spans):
+            raise ValueError(
+                f"maintenance_window ({self.maintenance_window}) must lie where the cluster runs, which pause and"
+                f" resume allow {', '.join(map(str, spans))}: a paused cluster gets no patches"
+            )
+
+
+_OF_KIND: Final[dict[str, tuple[str, ...]]] = {
+    "provisioned": (
+        "node_type", "nodes", "spectrum_tb_a_day", "snapshot_hours", "snapshot_copy_region", "maintenance_window",
+    ),
+    "serverless": ("base_rpu", "max_rpu_hours_a_day"),
+}  # fmt: skip
+"""Settings of Warehouse that mean nothing to the other kind; a stack without a warehouse may keep them for later."""
 
 
 class Stream(Section):
     """The replayable log: a Kinesis stream on demand."""
 
     retention_hours: int = Field(24, ge=24, le=8760)
+    shard_metrics: tuple[ShardMetric, ...] = ()
+    """Which shard is behind or refuses, where the stream's own figures only say that one is."""
+
+    @field_validator("shard_metrics")
+    @classmethod
+    def _once(cls, metrics: tuple[ShardMetric, ...]) -> tuple[ShardMetric, ...]:
+        if len(set(metrics)) != len(metrics):
+            raise ValueError("must have each name once")
+        return metrics
 
 
 class Items(Section):
     """The DynamoDB table that the archiver reads."""
 
     hash_key: str = Field("itemId", min_length=1, max_length=255)
+    hash_key_type: Literal["S", "N", "B"] = "S"
     range_key: str | None = Field(None, min_length=1, max_length=255)
+    range_key_type: Literal["S", "N", "B"] = "S"
     time_attribute: str = Field("createdAt", min_length=1, max_length=255)
     time_format: Literal["iso", "epoch", "epoch-ms"] = "iso"
     ttl_attribute: str | None = Field(None, min_length=1, max_length=255)
@@ -265,6 +402,8 @@ class Items(Section):
 
     @model_validator(mode="after")
     def _nothing_expires_unarchived(self) -> Self:
+        if self.range_key == self.hash_key:
+            raise ValueError(f"range_key and hash_key are both {self.hash_key}: a key needs two names")
         if self.ttl_attribute == self.time_attribute:
             raise ValueError(
                 f"ttl_attribute and time_attribute are both {self.time_attribute}: DynamoDB would delete items that"
@@ -284,8 +423,9 @@ class Archive(Section):
     lock_days: int = Field(0, ge=0, le=36500)
     schedule: Cron = "cron(0 2 * * ? *)"
     """UTC."""
-    memory_mb: int = Field(1024, ge=256, le=10240)
-    timeout_seconds: int = Field(900, ge=60, le=900)
+    memory_mb: int = Field(1024, ge=512, le=10240)
+    timeout_seconds: int = Field(900, ge=180, le=900)
+    """Of one run, of which the archiver keeps the last 60 seconds for stopping."""
     batch_size: int = Field(100, ge=2, le=100)
     log_days: LogDays = 30
     partitions_leave: bool = False
@@ -321,6 +461,9 @@ class Workers(Section):
     workers: int = Field(1, ge=0, le=4)
     ingesters: int = Field(1, ge=0, le=1)
     """One: a shard is read by one process (jobs ingest kinesis:// reads them all)."""
+    insights: Literal["disabled", "enabled", "enhanced"] = "enabled"
+    """Container Insights: `enabled` counts tasks that run and wait, about 10 USD a month; `enhanced` has figures of
+    each task and container, and is billed for each."""
     log_days: LogDays = 30
 
     @model_validator(mode="after")
@@ -357,17 +500,56 @@ class Monitoring(Section):
         return value
 
 
+ALERTS_MOST: Final = 4
+AWAKE_LEAST: Final = 120
+"""Minutes."""
+
+
+def minutes(clock: str) -> int:
+    """Of a time of day, since midnight."""
+    hour, minute = clock.split(":")
+    return int(hour) * 60 + int(minute)
+
+
 class Cost(Section):
     """What may be spent, and when a stack rests."""
 
     budget_usd: int = Field(ge=1, le=10_000_000)
     """A month."""
     alert_percent: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = (50, 80, 100)
+    """Of the budget, when it is spent."""
     rest: bool = False
-    """Stop PostgreSQL (and its like) at night and at weekends."""
+    """Stop the tasks and PostgreSQL at night and at weekends."""
     rest_zone: TimeZone = "Europe/Berlin"
     rest_from: Clock = "20:00"
     rest_to: Clock = "07:00"
+    """Of working days: then it is up again."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        percents = self.alert_percent
+        if len(set(percents)) != len(percents) or not 1 <= len(percents) <= ALERTS_MOST:
+            raise ValueError(
+                f"alert_percent must be 1 to {ALERTS_MOST} numbers, each once: a budget has 5 notices, and one is the"
+                f" forecast's, got {', '.join(map(str, percents)) or 'none'}"
+            )
+        awake = (minutes(self.rest_from) - minutes(self.rest_to)) % (24 * 60)
+        if not AWAKE_LEAST <= awake <= 24 * 60 - AWAKE_LEAST:
+            raise ValueError(
+                f"rest_from and rest_to must be at least {AWAKE_LEAST // 60} hours apart, both ways round: stopping and"
+                f" starting a database takes half an hour, got {self.rest_from} and {self.rest_to}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _awake(self) -> Self:
+        up, down = (int(clock[:2]) * 60 + int(clock[3:]) for clock in (self.rest_to, self.rest_from))
+        if self.rest and down - up < 180:
+            raise ValueError(
+                f"rest_to ({self.rest_to}) must be at least three hours before rest_from ({self.rest_from}): it is"
+                " when the stack is started in the morning, and rest_from when it is stopped in the evening"
+            )
+        return self
 
 
 class Settings(Section):
@@ -408,9 +590,36 @@ class Settings(Section):
             raise ValueError(
                 "cost.rest with postgres.replicas: RDS does not stop an instance that has replicas"
             )
+        self._warehouse_fits()
         if self.stack == "prod":
             self._prod()
         return self
+
+    def _warehouse_fits(self) -> None:
+        """What Redshift wants of the network: with enhanced VPC routing all its connections start there."""
+        if self.warehouse.kind == "none":
+            return
+        if self.network.nat == "none" and "glue" not in self.network.interface_endpoints:
+            raise ValueError(
+                "network.nat is none, so network.interface_endpoints must have glue too: Redshift asks the catalogue"
+                " where archived partitions are"
+            )
+        if self.warehouse.kind == "serverless":
+            if self.network.zones != 3:
+                raise ValueError(
+                    "warehouse.kind serverless needs network.zones 3, got"
+                    f" {self.network.zones}: Redshift puts a workgroup with enhanced VPC routing into three zones"
+                )
+            # 13 addresses for 32 units, 21 for 64, 37, 69, 133 for 512 (AWS, "Considerations when using Amazon
+            # Redshift Serverless"), which is a quarter of the units and five.
+            needed = self.warehouse.base_rpu // 4 + 5
+            block = subnets.plan(self.network.cidr, self.network.zones)["warehouse"][0]
+            free = block.num_addresses - subnets.TAKEN_BY_AWS
+            if needed > free:
+                raise ValueError(
+                    f"warehouse.base_rpu {self.warehouse.base_rpu} needs {needed} free addresses in each subnet of the"
+                    f" warehouse, network.cidr {self.network.cidr} leaves {free}: lower the one or widen the other"
+                )
 
     def _prod(self) -> None:
         """What production may not do without, whoever edits its file."""
@@ -422,6 +631,15 @@ class Settings(Section):
             ("postgres.backup_copy_region must be set", self.postgres.backup_copy_region is not None),
             ("items.deletion_protection must be true", self.items.deletion_protection),
             ("archive.lock_mode must be governance or compliance", self.archive.lock_mode != "none"),
+            (
+                "warehouse.nodes must be 2 or more",
+                self.warehouse.kind != "provisioned" or self.warehouse.nodes >= 2,
+            ),
+            ("warehouse.pause must not be set", self.warehouse.pause is None),
+            (
+                "warehouse.snapshot_days must be 7 or more",
+                self.warehouse.kind == "none" or self.warehouse.snapshot_days >= 7,
+            ),
             ("stream.retention_hours must be 168 or more", self.stream.retention_hours >= 168),
             ("network.zones must be 3", self.network.zones == 3),
             ("cost.rest must be false", not self.cost.rest),

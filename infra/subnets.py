@@ -9,6 +9,8 @@ Tier = Literal["public", "private", "database", "warehouse"]
 TIERS: Final[tuple[Tier, ...]] = ("public", "private", "database", "warehouse")
 ZONES: Final = 3
 """Room is kept for so many, whatever a stack uses."""
+TAKEN_BY_AWS: Final = 5
+"""Addresses of every subnet: network, router, DNS, one kept back, broadcast."""
 
 
 def plan(cidr: IPv4Network, zones: int) -> dict[Tier, tuple[IPv4Network, ...]]:

@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from jobs import backfill, cron, db, runs, telemetry, tenants
+from jobs import alive, backfill, cron, db, figures, runs, telemetry, tenants
 from jobs.archive import command as archive_command
 from jobs.errors import JobsError
 from jobs.events import Events, Progress
@@ -26,6 +26,8 @@ from jobs.worker import Worker
 
 EPILOG: Final = """\
 DATABASE_URL names the database: export DATABASE_URL=$(make url)
+On RDS it needs no password: DATABASE_IAM_AUTH=true logs in with a token of IAM, DATABASE_SECRET_ARN with
+the secret of that name; both with sslmode=verify-full.
 
 exit codes: 0 done; 1 it failed (one line on standard error says why); 2 wrong usage; 130 interrupted"""
 
@@ -84,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--once", action="store_true", help="run each job that is due, once, and end")
     _flushers_option(one)
+    alive.add_option(one)
     one.add_argument("--json", action="store_true", help="events as JSON lines (standard error)")
     one.set_defaults(run=work)
 
@@ -95,6 +98,21 @@ def parser() -> argparse.ArgumentParser:
     _flushers_option(one)
     one.add_argument("--json", action="store_true", help="a JSON array")
     one.set_defaults(run=cron_jobs)
+
+    one = commands.add_parser(
+        "figures",
+        help="the state of the database in figures, as the alarms watch it",
+        description="What is staged, behind, late, failed or running out. docs/monitoring.md says what each means.",
+        epilog="exit codes: 0 all were read; 1 some were not",
+    )
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="a JSON array")
+    how.add_argument(
+        "--publish",
+        action="store_true",
+        help="lines of CloudWatch's embedded metric format, for a log that it reads (EAV_STACK names the stack)",
+    )
+    one.set_defaults(run=show_figures)
 
     _tenant_parser(commands)
     ingest_command.add_parser(commands)
@@ -241,7 +259,7 @@ def work(args: argparse.Namespace) -> int:
     logger.setLevel(logging.INFO)
     try:
         with stopping() as stop:
-            worker = Worker(url, events, stop, schedule(args.flushers))
+            worker = Worker(url, events, stop, schedule(args.flushers), alive.beat(args.alive))
             if args.once:
                 return int(not worker.once())
             worker.run()
@@ -272,6 +290,25 @@ def cron_jobs(args: argparse.Namespace) -> int:
             [(e.name, e.schedule, e.command) for e in found],
         )
     return 0
+
+
+def show_figures(args: argparse.Namespace) -> int:
+    """`figures`."""
+    found, problems = figures.read(db.database_url())
+    if args.publish:
+        figures.publish(found, figures.stack_name())
+    elif args.json:
+        _show([{"figure": o.figure.name, "of": o.of, "value": o.value, "unit": o.figure.unit} for o in found])
+    else:
+        rows = [
+            (o.figure.name, o.of or "", f"{o.value:,.0f}" if o.value >= 100 else f"{o.value:,.4g}",
+             o.figure.unit.lower(), o.figure.meaning)
+            for o in found
+        ]  # fmt: skip
+        _table("figures", ("figure", "of", "value", "unit", "meaning"), rows, right=("value",))
+    for line in problems:
+        print(f"python -m jobs figures: {line}", file=sys.stderr)
+    return int(bool(problems))
 
 
 def tenant_add(args: argparse.Namespace) -> int:

@@ -12,9 +12,10 @@ from typing import Any, Final, Literal
 import psycopg
 from psycopg import conninfo, errors, sql
 
+from jobs import login
 from jobs.errors import ConnectionLostError, JobsError
 
-Role = Literal["eav_owner", "eav_ingest", "eav_jobs"]
+Role = Literal["eav_owner", "eav_ingest", "eav_jobs", "eav_monitor"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT: Final = 10
@@ -63,9 +64,10 @@ def connect(url: str, role: Role | None, application_name: str) -> Connection:
     Whoever logs in as the role itself stays it, anybody else takes it by SET ROLE. Raises ConnectionLostError
     if the server cannot be reached now, JobsError if it refuses or is not migrated.
     """
+    target = conninfo.make_conninfo(url, **login.options(url))
     try:
         connection: Connection = psycopg.connect(
-            url,
+            target,
             autocommit=True,
             prepare_threshold=None,
             connect_timeout=CONNECT_TIMEOUT,
@@ -115,12 +117,10 @@ def another(connection: Connection) -> Iterator[Connection]:
     """A second connection like this one: same server, login, role, timeouts. Closed at the end."""
     names = ("role", "statement_timeout", "search_path")
     settings = [connection.execute("SELECT current_setting(%s)", [name]).fetchall()[0][0] for name in names]
-    options: dict[str, Any] = {
-        "password": connection.info.password or None,
-        "connect_timeout": CONNECT_TIMEOUT,
-    }
     made: Connection = psycopg.connect(
-        conninfo.make_conninfo(connection.info.dsn, **{k: v for k, v in options.items() if v}),
+        conninfo.make_conninfo(
+            connection.info.dsn, connect_timeout=CONNECT_TIMEOUT, **password_of(connection)
+        ),
         autocommit=True,
         prepare_threshold=None,
     )
@@ -131,6 +131,13 @@ def another(connection: Connection) -> Iterator[Connection]:
         yield made
     finally:
         made.close()
+
+
+def password_of(connection: Connection) -> dict[str, str]:
+    """User and password for another connection to where this one is; a token of its own, where it came with one."""
+    info = connection.info
+    here = conninfo.make_conninfo(info.dsn, host=info.host, port=info.port, user=info.user)
+    return login.options(here) or ({"password": info.password} if info.password else {})
 
 
 def one_line(error: psycopg.Error) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 import psycopg
 
-from jobs import cron, db, runs
+from jobs import alive, cron, db, runs
 from jobs.errors import ConnectionLostError, JobsError
 from jobs.events import Events
 from jobs.schedule import SCHEDULE, Job, next_run
@@ -31,15 +31,22 @@ class Worker:
 
     Who holds the session advisory lock `ops.worker` leads; the lock ends with its connection, so that a
     leader that dies is followed within seconds. Each job has a thread and a connection of its own: a slow
-    one holds up no other. Jobs that pg_cron runs in this database are left to it.
+    one holds up no other. Jobs that pg_cron runs in this database are left to it. `beat` is called at every turn of
+    the loop, leading, standing by, or without a server.
     """
 
     def __init__(
-        self, url: str, events: Events, stop: threading.Event, schedule: tuple[Job, ...] = SCHEDULE
+        self,
+        url: str,
+        events: Events,
+        stop: threading.Event,
+        schedule: tuple[Job, ...] = SCHEDULE,
+        beat: alive.Beat = alive.silent,
     ) -> None:
         self._url = url
         self.events = events
         self._stop = stop
+        self._beat = beat
         self._schedule = schedule
         self._rows: dict[str, int] = {}
 
@@ -48,6 +55,7 @@ class Worker:
         with db.connect(self._url, "eav_jobs", "eav worker"):
             pause = 0.1
         while not self._stop.is_set():
+            self._beat()
             try:
                 with db.connect(self._url, "eav_jobs", "eav worker") as connection:
                     if self._await_turn(connection):
@@ -80,6 +88,7 @@ class Worker:
         """Wait for the lock; False if we are to stop. Asks repeatedly: a waiting query holds a snapshot."""
         said = False
         while not self._stop.is_set():
+            self._beat()
             with db.translated(self._url):
                 row = connection.execute(
                     "SELECT pg_try_advisory_lock(hashtextextended('ops.worker', 0))"
@@ -124,6 +133,7 @@ class Worker:
         """Return when we are to stop or begin anew; raise when we lead no more."""
         beat = time.monotonic() + HEARTBEAT
         while not self._stop.wait(POLL):
+            self._beat()
             with db.translated(self._url):
                 now_elsewhere = cron.running(connection)
             if now_elsewhere != elsewhere:

@@ -11,6 +11,10 @@ Settings, each as -x NAME=VALUE:
     statement_timeout   longest statement (default 60s)
     partition_interval  width of one partition of eav.entity_values_ts, when the table is created
                         (default EAV_PARTITION_INTERVAL or 1 day)
+    iam_logins          roles, with commas between, that log in with tokens of IAM from now on: they are granted
+                        rds_iam, which only RDS has, so that no revision can
+
+DATABASE_IAM_AUTH and DATABASE_SECRET_ARN are as for the jobs (docs/jobs.md).
 
 One revision is one transaction, so that an interrupted run leaves whole revisions only. A session advisory lock keeps
 two runs apart.
@@ -30,6 +34,8 @@ from alembic.util import CommandError
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
+from jobs import login
+from jobs.errors import JobsError
 from migrations.tables import metadata
 
 log = logging.getLogger("alembic.env")
@@ -141,6 +147,16 @@ def take_turn(connection: Connection) -> None:
     )
 
 
+def let_in_by_iam(connection: Connection, roles: list[str]) -> None:
+    """Grant rds_iam to these; from then on RDS takes no password of theirs. Nothing for those that have it."""
+    if not connection.scalar(sa.text("SELECT count(*) FROM pg_roles WHERE rolname = 'rds_iam'")):
+        raise CommandError("iam_logins is for RDS: this server has no role rds_iam")
+    names = ", ".join(map(connection.dialect.identifier_preparer.quote, roles))
+    connection.execute(sa.text(f"GRANT rds_iam TO {names}"))
+    connection.commit()
+    log.info("with tokens of IAM log in: %s", ", ".join(roles))
+
+
 def one_line(error: DBAPIError) -> str:
     """PostgreSQL's own first line of an error, without SQL, parameters or credentials."""
     return str(error.orig).strip().splitlines()[0] if error.orig else str(error)
@@ -157,8 +173,14 @@ def run_online() -> None:
     """Migrate a live database, again from the failed revision when a lock was not to be had."""
     url = target_url()
     where = f"{url.host or 'local socket'}:{url.port or 5432}/{url.database}"
+    try:
+        password = login.options(url.set(drivername="postgresql").render_as_string(hide_password=False))
+    except JobsError as error:
+        raise CommandError(str(error)) from None
     engine = sa.create_engine(
-        url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 10, "application_name": "alembic"}
+        url,
+        poolclass=sa.pool.NullPool,
+        connect_args={"connect_timeout": 10, "application_name": "alembic", **password},
     )
     try:
         connection = engine.connect()
@@ -207,6 +229,11 @@ def run_online() -> None:
                 pause = min(2 ** (attempt - 1), 30) * 0.5
                 log.warning("%s; try %d of %d in %.1f s", one_line(error), attempt + 1, retries, pause)
                 time.sleep(pause)
+        if roles := X.get("iam_logins"):
+            try:
+                let_in_by_iam(connection, roles.split(","))
+            except DBAPIError as error:
+                raise CommandError(f"{where}: {one_line(error)}") from None
     engine.dispose()
 
 

@@ -78,7 +78,7 @@ def beside(connection: db.Connection) -> Iterator[Arrow]:
         for key, value in conninfo.conninfo_to_dict(info.dsn).items()
         if key not in ("hostaddr", "host", "port") and value is not None
     }
-    found = {"host": info.host, "port": str(info.port), "password": info.password}
+    found = {"host": info.host, "port": str(info.port), **db.password_of(connection)}
     uri = conninfo.make_conninfo("", **given | {key: value for key, value in found.items() if value})
     with _translated():
         made = dbapi.connect(uri, autocommit=True)

@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 from rich.console import Console
 
-from jobs import db
+from jobs import alive, db
 from jobs.errors import JobsError
 from jobs.ingest import parallel, report, settle
 from jobs.ingest.feed import FileFeed, StreamFeed
@@ -92,6 +92,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     until.add_argument(
         "--until-caught-up", action="store_true", help="end when there is no more (the default)"
     )
+    alive.add_option(streams)
     waiting = parser.add_mutually_exclusive_group()
     waiting.add_argument(
         "--wait",
@@ -177,8 +178,10 @@ def _check(args: argparse.Namespace) -> None:
         raise JobsError("--source is empty: give it a name")
     if streams and len(args.file) > 1:
         raise JobsError("give one kinesis:// stream and nothing else, or files")
-    if not streams and (args.shard or args.follow or args.until_caught_up):
-        raise JobsError("--shard, --follow and --until-caught-up are of a stream: give kinesis://NAME")
+    if not streams and (args.shard or args.follow or args.until_caught_up or args.alive):
+        raise JobsError(
+            "--shard, --follow, --until-caught-up and --alive are of a stream: give kinesis://NAME"
+        )
     if (args.jobs or 1) > 1 and "-" in args.file:
         raise JobsError("--jobs is for files: standard input can be read by one process only")
     if len(set(args.file)) < len(args.file) and (args.jobs or 1) > 1:
@@ -263,6 +266,7 @@ def _stream(url: str, args: argparse.Namespace, progress: report.Progress, done:
             limits=Limits(rows=args.batch, line=args.max_line),
             as_binary=args.binary,
             progress=progress.lines,
+            beat=alive.beat(args.alive),
         )
         fleet.run()
         done.at_once = True

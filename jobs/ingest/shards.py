@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from jobs import db
+from jobs import alive, db
 from jobs.errors import ConnectionLostError, JobsError
 from jobs.ingest.kinesis import SCHEME, Shard, ShardSource, StoppedError, Stream
 from jobs.ingest.load import SourceBusyError, Stage, is_free, marks, open_stage
@@ -47,6 +47,8 @@ class Fleet:
     as_binary: bool = False
     limits: Limits = LIMITS
     progress: Callable[[int, str], None] = lambda _lines, _event: None
+    beat: alive.Beat = alive.silent
+    """Called at every turn of the loop."""
     clock: Callable[[], float] = time.monotonic
     failure: JobsError | None = None
     interrupted: bool = False
@@ -72,6 +74,7 @@ class Fleet:
         with ThreadPoolExecutor(self.at_once, thread_name_prefix="shard") as pool:
             try:
                 while not self.stream.stop.is_set():
+                    self.beat()
                     if listed_at is None or self.clock() - listed_at > LIST_EVERY:
                         self._list()
                         listed_at = self.clock()

@@ -25,6 +25,7 @@ from local.cluster import Cluster, temporary_folder
 from local.errors import LocalError
 from local.place import Place
 from local.processes import lives, wait_for_end
+from tests import warm
 from tests.aws import Aws
 from tests.jobs.waiting import until
 
@@ -468,16 +469,8 @@ def run(cluster: Cluster) -> Iterator[Run]:
 
         def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
             clean = {name: value for name, value in os.environ.items() if not name.startswith("EAV_")}
-            return subprocess.run(
-                [sys.executable, "-m", "local", *arguments],
-                cwd=folder / "clone",
-                env={**clean, "DATABASE_URL": cluster.url(), **environ},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
+            chosen = {**clean, "DATABASE_URL": cluster.url(), **environ}
+            return warm.run("local", *arguments, env=chosen, cwd=folder / "clone")
 
         yield command
         command("destroy", "--yes")

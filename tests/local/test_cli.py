@@ -15,6 +15,7 @@ import pytest
 
 import local
 from local.cluster import Cluster, temporary_folder
+from tests import warm
 
 pytestmark = pytest.mark.cluster
 
@@ -34,17 +35,9 @@ def run() -> Iterator[Run]:
                 for name, value in os.environ.items()
                 if name not in ("DATABASE_URL", "EAV_SERVER")
             }
-            return subprocess.run(
-                [sys.executable, "-m", "local", *arguments],
-                cwd=clone,
-                # The emulator is tested in test_aws.py.
-                env={**clean, "EAV_SERVER": "binaries", "EAV_AWS": "off", **environ},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
+            # The emulator is tested in test_aws.py.
+            chosen = {**clean, "EAV_SERVER": "binaries", "EAV_AWS": "off", **environ}
+            return warm.run("local", *arguments, env=chosen, cwd=clone)
 
         yield command
         command("destroy", "--yes")

@@ -33,23 +33,40 @@ def migrated_cluster(**settings: Value) -> Iterator[Cluster]:
         yield made
 
 
+class Killable(Cluster):
+    """With a socket in its data folder."""
+
+    def start(self, timeout: float = 120.0) -> None:
+        """As Cluster does, past the socket's lock of a server that was killed and that nobody has buried."""
+        if not self.is_running():
+            for lock in self.data_dir.glob(".s.PGSQL.*.lock"):
+                lock.unlink()
+        super().start(timeout)
+
+
 @pytest.fixture(scope="session")
 def killable() -> Iterator[Cluster]:
     """A server that tests may kill at any moment, as long as they start it again. What it acknowledges is on disk."""
-    settings: dict[str, Value] = {"fsync": True, "full_page_writes": True}
+    settings: dict[str, Value] = {
+        "fsync": True,
+        "full_page_writes": True,
+        "unix_socket_directories": ".",  # see Database.shortcut
+    }
     if sys.platform == "linux":
         # Recovery begins by syncing every file of the cluster, one by one: a second, for nothing a crash test needs.
         settings["recovery_init_sync_method"] = "syncfs"
     with migrated_cluster(**settings) as cluster:
-        yield cluster
+        cluster.trust_sockets()
+        administer(cluster, "SELECT pg_reload_conf() AS {}", "done")
+        yield Killable(cluster.data_dir, cluster.binaries, cluster.os_user)
 
 
 @pytest.fixture
 def doomed(killable: Cluster) -> Iterator[Database]:
     """A migrated database on `killable`, of this test's own."""
     name = f"eav_test_{uuid4().hex[:12]}"
-    administer(killable, f"CREATE DATABASE {{}} TEMPLATE {TEMPLATE}", name)
-    yield Database(in_database(killable.url(), name))
+    administer(killable, f"CREATE DATABASE {{}} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY", name)
+    yield Database(in_database(killable.url(), name), killable.socket_url(name))
     killable.start()
     administer(killable, "DROP DATABASE {} WITH (FORCE)", name)
 

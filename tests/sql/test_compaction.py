@@ -15,8 +15,7 @@ from psycopg import errors
 from jobs import compact, db
 from jobs.compact import Candidate, Compaction, GaveWayError, candidates
 from jobs.errors import JobsError
-from local.binaries import choose, installed
-from local.cluster import Cluster, temporary_cluster
+from local.cluster import Cluster
 from tests.conftest import Connection, Database, run_alembic
 from tests.jobs.waiting import until, waits_for
 from tests.sql.staging import Row, drain, make_tenant, scalar
@@ -94,7 +93,7 @@ def indexes(database: Database, name: str) -> dict[str, str]:
 @contextmanager
 def worker(database: Database) -> Iterator[db.Connection]:
     """A connection as the jobs have it."""
-    connection = db.connect(database.url, "eav_jobs", "test of compaction")
+    connection = db.connect(database.near, "eav_jobs", "test of compaction")
     try:
         yield connection
     finally:
@@ -663,30 +662,18 @@ def test_a_run_that_is_ended_is_gone_on_with(database: Database, step: Step) -> 
     assert f"{name.removeprefix('eav.')}_sorted_idx" in indexes(database, name)
 
 
-@pytest.fixture(scope="module")
-def crashing() -> Iterator[Cluster]:
-    if choose(installed()) is None:
-        pytest.skip("no PostgreSQL server programs on this machine: python -m local install")
-    with temporary_cluster() as made:
-        with psycopg.connect(made.url(), autocommit=True) as admin:
-            admin.execute("CREATE DATABASE crash")
-        done = run_alembic(made.url("crash"), "upgrade", "head")
-        assert done.returncode == 0, done.stderr
-        yield made
-
-
 @pytest.mark.cluster
 @pytest.mark.parametrize("number", range(len(STEPS)))
-def test_a_crash_of_the_server_at_any_step_costs_nothing(crashing: Cluster, number: int) -> None:
-    with psycopg.connect(crashing.url(), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE crash_{number} TEMPLATE crash".encode())
-    database = Database(crashing.url(f"crash_{number}"))
+def test_a_crash_of_the_server_at_any_step_costs_nothing(
+    killable: Cluster, doomed: Database, number: int
+) -> None:
+    database = doomed
     name = fill(database, 100)
     with suppress(psycopg.Error), begun(database) as compaction, ExitStack() as stack:
         STEPS[number](database, compaction, stack)
         late(database, 101)
-        crashing.kill()
-    crashing.start()
+        killable.kill()
+    killable.start()
     # What was committed is there, and once.
     assert numbers(database) == list(range(1, 102))
     assert run(database) == 101

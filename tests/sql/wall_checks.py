@@ -32,6 +32,14 @@ MACHINERY: dict[tuple[str, str], set[str]] = {
     ("eav_jobs", "eav.staging_marker"): set(),
     ("eav_jobs", "eav.staging_progress"): set(),
     ("eav_jobs", "eav.staging_progress_durable"): set(),
+    ("eav_monitor", "ops.job_runs"): set(),
+    ("eav_monitor", "ops.partition_policies"): set(),
+    ("eav_monitor", "ops.partition_archives"): set(),
+    ("eav_monitor", "eav.hot_backfill"): set(),
+    ("eav_monitor", "eav.staging_marker"): set(),
+    ("eav_monitor", "eav.staging_progress"): set(),
+    ("eav_monitor", "eav.staging_progress_durable"): set(),
+    ("eav_monitor", "eav.entity_values_ingest"): {"lane", "batch", "staged_at"},
     ("eav_jobs", "eav.entity_values_ingest"): {
         "lane",
         "batch",
@@ -87,6 +95,10 @@ CALLS: dict[str, dict[str, str]] = {
         "eav.value_to_jsonb": "SELECT eav.value_to_jsonb(1, NULL, NULL, NULL)",
         "ops.cross_tenant_open": "SELECT ops.cross_tenant_open()",
         "ops.open_cross_tenant": "SELECT ops.open_cross_tenant('incident 4711', '1 minute') IS NULL",
+    },
+    "eav_monitor": {
+        "ops.partition_bounds": "SELECT count(*) FROM ops.partition_bounds('eav.entity_values_ts')",
+        "ops.rejected_lately": "SELECT * FROM ops.rejected_lately('1 day')",
     },
     "eav_ingest": {
         "eav.current_tenant": "SELECT eav.current_tenant()",
@@ -279,7 +291,9 @@ def check_functions(connection: Connection) -> list[str]:
 
 def check_schemas(connection: Connection) -> list[str]:
     """Who may look into or create in which schema. Pg_partman's functions are PUBLIC's: its schema is not."""
-    may_use = {("eav", role) for role in ROLES} | {("ops", "eav_jobs"), ("ops", "eav_superadmin")}
+    may_use = {("eav", role) for role in ROLES} | {
+        ("ops", "eav_jobs"), ("ops", "eav_monitor"), ("ops", "eav_superadmin"),
+    }  # fmt: skip
     may_use |= {("public", role) for role in ROLES}
     return [
         f"{role} has {privilege} on schema {schema}"
@@ -296,7 +310,7 @@ def check_schemas(connection: Connection) -> list[str]:
 
 
 def check_roles(connection: Connection) -> list[str]:
-    """No role is more than its grants: no membership, no attribute that walks through walls, no stranger."""
+    """No role is more than its grants: no attribute that walks through walls, no stranger, no membership but one."""
     found = [
         f"{member} is a member of {group}"
         for member, group in query(
@@ -305,6 +319,7 @@ def check_roles(connection: Connection) -> list[str]:
             " JOIN pg_roles AS g ON a.roleid = g.oid WHERE m.rolname = ANY(%s)",
             list(ROLES),
         )
+        if (member, group) != ("eav_monitor", "pg_monitor")
     ]
     for (name,) in query(
         connection,

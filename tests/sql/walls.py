@@ -16,7 +16,7 @@ MARKERS = ("SECRET", "2222222")
 SECRET_ENTITY = 2222222001
 OWNER = "eav_owner"
 TENANT_ROLES = ("eav_app", "eav_analyst")
-ROLES = (*TENANT_ROLES, "eav_ingest", "eav_jobs", "eav_superadmin")
+ROLES = (*TENANT_ROLES, "eav_ingest", "eav_jobs", "eav_monitor", "eav_superadmin")
 
 
 def query(connection: Connection, text: str, *params: Any) -> list[tuple[Any, ...]]:

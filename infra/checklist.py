@@ -1,0 +1,293 @@
+"""The checklist of a deployment, that checks itself: `before` it and `after` it.
+
+Each line is looked up where the answer is: in the stack's graph, in git, in AWS, in the database. What nobody but a
+person can know is said to be for hand and counts for nothing. Everything is read, nothing is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.errors import InfraError
+from infra.graph import ROOT, Graph, load_graph
+
+State = Literal["ok", "failed", "by hand", "unknown"]
+RESTORABLE: Final = timedelta(minutes=15)
+"""RDS writes its log away every five minutes: a latest restorable time older than three of them is no backup."""
+REPLICA_LAG_SECONDS: Final = 3.0
+"""Of the source document's checklist; the same as the objective of the replicas' read path."""
+LOOK_BACK: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the list, looked up."""
+
+    title: str
+    state: State
+    detail: str
+
+
+Answer = tuple[State, str]
+Look = Callable[[], Answer]
+
+
+class Checklist:
+    """The lines for one stack. session: boto3's, of the account of the stack."""
+
+    def __init__(self, graph: Graph, session: Any, database_url: str | None = None) -> None:
+        self.graph, self.session, self.database_url = graph, session, database_url
+        self.stack = graph.settings.stack
+        self.clients: dict[str, Any] = {}
+
+    def aws(self, name: str) -> Any:
+        """A client in the stack's region, made once."""
+        if name not in self.clients:
+            self.clients[name] = self.session.client(name, region_name=self.graph.settings.region)
+        return self.clients[name]
+
+    def run(self, when: Literal["before", "after"]) -> Iterator[Line]:
+        """Look at each line in turn. A line that cannot be looked up is unknown, and the rest go on."""
+        for title, look in (self._before() if when == "before" else self._after()).items():
+            try:
+                state, detail = look()
+            except (BotoCoreError, ClientError, OSError, subprocess.SubprocessError) as error:
+                state, detail = "unknown", " ".join(str(error).split())
+            yield Line(title, state, detail)
+
+    def _before(self) -> dict[str, Look]:
+        return {
+            "settings are complete and agree": lambda: ("ok", f"Pulumi.{self.stack}.yaml"),
+            "no policy is broken": self._policies,
+            "what is deployed is committed": self._committed,
+            "the image was in the stack before this one": self._promoted,
+            "the database can be restored to now": self._restorable,
+            "no alarm is up": self._alarms,
+            "the schema has one head": self._heads,
+            "people know": lambda: (
+                "by hand",
+                "say in the team's channel what changes, when, and who watches",
+            ),
+        }
+
+    def _after(self) -> dict[str, Look]:
+        return {
+            "no alarm is up": self._alarms,
+            "the database is available, with nothing pending": self._databases,
+            f"replicas are less than {REPLICA_LAG_SECONDS:g} s behind": self._replicas,
+            "tasks run as many as wanted": self._services,
+            "the archiver's last run did not fail": self._archiver,
+            "the schema is at its head": self._schema,
+            "lessons are written down": lambda: ("by hand", "what was not as this list says belongs into it"),
+        }
+
+    # -- what is to be deployed --------------------------------------------------------------------------------
+
+    def _policies(self) -> Answer:
+        from infra.policies import check
+
+        found = [one for one in check(self.graph) if one.severity == "mandatory" and one.excepted is None]
+        if found:
+            return "failed", f"{len(found)}: {found[0].rule}: {found[0].resource}: {found[0].text}"
+        return "ok", f"{len(self.graph.resources)} resources"
+
+    def _committed(self) -> Answer:
+        if changed := _git("status", "--porcelain").splitlines():
+            return "failed", f"{len(changed)} files are changed and not committed, such as {changed[0][3:]}"
+        commit = _git("rev-parse", "--short", "HEAD")
+        try:
+            ahead = _git("rev-list", "--count", "@{upstream}..HEAD")
+        except subprocess.CalledProcessError:
+            return "unknown", f"{commit} is on a branch that follows none"
+        return ("ok", commit) if ahead == "0" else ("failed", f"{ahead} commits are not pushed")
+
+    def _promoted(self) -> Answer:
+        earlier = {"staging": "dev", "prod": "staging"}.get(self.stack)
+        if earlier is None:
+            return "ok", f"nothing comes before {self.stack}"
+        mine, theirs = (one.settings.workers.image_digest for one in (self.graph, load_graph(earlier)))
+        if mine is None:
+            return "ok", "no image is set"
+        return (
+            ("ok", mine)
+            if mine == theirs
+            else ("failed", f"{earlier} has {theirs}, {self.stack} is to have {mine}")
+        )
+
+    def _heads(self) -> Answer:
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        heads = ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini"))).get_heads()
+        return (
+            ("ok", heads[0])
+            if len(heads) == 1
+            else ("failed", f"{len(heads)}: {', '.join(heads)}: merge them")
+        )
+
+    # -- what is deployed --------------------------------------------------------------------------------------
+
+    def _instances(self) -> list[dict[str, Any]]:
+        names = [str(one.inputs["identifier"]) for one in self.graph.of_kind("rds.Instance")]
+        found = []
+        for name in names:
+            found += self.aws("rds").describe_db_instances(DBInstanceIdentifier=name)["DBInstances"]
+        return found
+
+    def _restorable(self) -> Answer:
+        primary = next(
+            (one for one in self._instances() if not one.get("ReadReplicaSourceDBInstanceIdentifier")), None
+        )
+        if primary is None:
+            return "failed", "there is no primary"
+        latest = primary.get("LatestRestorableTime")
+        if latest is None:
+            return "failed", f"{primary['DBInstanceIdentifier']} has no backup yet"
+        age = datetime.now(UTC) - latest
+        return (
+            "ok" if age < RESTORABLE else "failed",
+            f"to {latest:%F %T} UTC, {age.total_seconds() / 60:.0f} min ago",
+        )
+
+    def _databases(self) -> Answer:
+        wrong = [
+            f"{one['DBInstanceIdentifier']} is {one['DBInstanceStatus']}"
+            + (
+                f", pending {', '.join(one['PendingModifiedValues'])}"
+                if one.get("PendingModifiedValues")
+                else ""
+            )
+            for one in self._instances()
+            if one["DBInstanceStatus"] != "available" or one.get("PendingModifiedValues")
+        ]
+        return ("failed", "; ".join(wrong)) if wrong else ("ok", "available")
+
+    def _replicas(self) -> Answer:
+        names = [
+            str(one.inputs["identifier"])
+            for one in self.graph.of_kind("rds.Instance")
+            if "replicateSourceDb" in one.inputs
+        ]
+        now = datetime.now(UTC)
+        worst: dict[str, float] = {}
+        for name in names:
+            points = self.aws("cloudwatch").get_metric_statistics(
+                Namespace="AWS/RDS",
+                MetricName="ReplicaLag",
+                Dimensions=[{"Name": "DBInstanceIdentifier", "Value": name}],
+                StartTime=now - LOOK_BACK,
+                EndTime=now,
+                Period=60,
+                Statistics=["Maximum"],
+            )["Datapoints"]
+            if not points:
+                return "unknown", f"{name} has not said in {LOOK_BACK.total_seconds() / 60:.0f} min"
+            worst[name] = max(point["Maximum"] for point in points)
+        if not names:
+            return "ok", "there are none"
+        name = max(worst, key=lambda one: worst[one])
+        return "ok" if worst[
+            name
+        ] < REPLICA_LAG_SECONDS else "failed", f"at most {worst[name]:.1f} s ({name})"
+
+    def _alarms(self) -> Answer:
+        names = [str(one.inputs["name"]) for one in self.graph.of_kind("cloudwatch.MetricAlarm")]
+        found: set[str] = set()
+        for first in range(0, len(names), 100):
+            for page in (
+                self.aws("cloudwatch")
+                .get_paginator("describe_alarms")
+                .paginate(AlarmNames=names[first : first + 100], StateValue="ALARM")
+            ):
+                found |= {one["AlarmName"] for one in page["MetricAlarms"]}
+        return ("failed", ", ".join(sorted(found))) if found else ("ok", f"{len(names)} looked at")
+
+    def _services(self) -> Answer:
+        wrong, count = [], 0
+        for one in self.graph.of_kind("ecs.Service"):
+            cluster = str(one.inputs["cluster"]).rsplit("/", 1)[-1]
+            for found in self.aws("ecs").describe_services(cluster=cluster, services=[one.inputs["name"]])[
+                "services"
+            ]:
+                count += 1
+                if found["runningCount"] != found["desiredCount"]:
+                    wrong.append(
+                        f"{found['serviceName']}: {found['runningCount']} of {found['desiredCount']}"
+                    )
+        return ("failed", "; ".join(wrong)) if wrong else ("ok", f"{count} services")
+
+    def _archiver(self) -> Answer:
+        machine = self.graph.of_kind("sfn.StateMachine")
+        if not machine:
+            return "ok", "there is none"
+        newest = self.aws("stepfunctions").list_executions(
+            stateMachineArn=machine[0].outputs["arn"], maxResults=1
+        )
+        if not newest["executions"]:
+            return "unknown", "it has not run yet"
+        found = newest["executions"][0]
+        state: State = "ok" if found["status"] in ("SUCCEEDED", "RUNNING") else "failed"
+        return state, f"{found['status']}, {found['startDate']:%F %T}"
+
+    def _schema(self) -> Answer:
+        if not self.database_url:
+            return "unknown", "DATABASE_URL is not set: through the bastion, as in docs/deploy.md"
+        done = subprocess.run(
+            ["alembic", "current", "--check-heads"],
+            cwd=ROOT, env=os.environ | {"DATABASE_URL": self.database_url},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        last = (done.stdout + done.stderr).strip().splitlines()[-1:] or [""]
+        return "ok" if done.returncode == 0 else "failed", last[0]
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m infra checklist`; returns the exit code. Raises InfraError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra checklist",
+        description=(__doc__ or "").strip(),
+        epilog="exit codes: 0 nothing failed; 1 something did, or could not be looked up with --strict; 2 wrong usage",
+    )
+    parser.add_argument("stack", help="dev, staging, prod")
+    parser.add_argument("when", choices=("before", "after"), help="the deployment")
+    parser.add_argument("--strict", action="store_true", help="what could not be looked up counts as failed")
+    parser.add_argument(
+        "--watch", type=int, default=0, metavar="MINUTES", help="look again each minute for so long"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON array on standard output")
+    options = parser.parse_args(argv)
+    if options.watch and options.json:
+        raise InfraError("--watch is for people: leave out --json")
+    graph = load_graph(options.stack)
+    checklist = Checklist(graph, boto3.Session(), os.environ.get("DATABASE_URL"))
+    end = time.monotonic() + options.watch * 60
+    bad = ("failed", "unknown") if options.strict else ("failed",)
+    while True:
+        lines = list(checklist.run(options.when))
+        if options.json:
+            print(json.dumps([asdict(line) for line in lines]))
+        else:
+            print(f"{options.stack}, {options.when} the deployment, {datetime.now(UTC):%F %T} UTC")
+            for line in lines:
+                print(f"  {line.state:8} {line.title}: {line.detail}", flush=True)
+        failed = any(line.state in bad for line in lines)
+        # A list that fails while it is watched is for now, not for the end.
+        if failed or time.monotonic() >= end:
+            return int(failed)
+        time.sleep(60)

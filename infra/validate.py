@@ -1,0 +1,265 @@
+"""The graph of a stack before the AWS provider's own validation, and created once in an emulator of the AWS APIs.
+
+`python -m infra validate STACK`: Terraform with terraform-provider-aws checks every resource of the stack by the schema
+and the validation of the provider that pulumi-aws bridges to. `--apply` creates them all in an emulator and looks
+whether a second run would change anything. Neither needs an account. What the emulator cannot do is listed below.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from infra.errors import InfraError
+from infra.graph import Graph
+from infra.terraform import TYPES, convert
+
+PROVIDER: Final = "registry.terraform.io/hashicorp/aws"
+MIRRORS: Final = (
+    "~/.terraform.d/plugins",
+    "~/.local/share/terraform/plugins",
+    "/usr/local/share/terraform/plugins",
+    "/usr/share/terraform/plugins",
+)
+"""Where Terraform looks for providers before it asks the registry; `/opt/*` is looked at too."""
+
+NOT_EMULATED: Final[dict[str, str]] = {
+    "rds.InstanceAutomatedBackupsReplication": "StartDBInstanceAutomatedBackupsReplication",
+    "redshift.ParameterGroup": "ModifyClusterParameterGroup",
+    "redshift.SnapshotSchedule": "CreateSnapshotSchedule",
+    "redshift.SnapshotScheduleAssociation": "ModifyClusterSnapshotSchedule",
+    "sfn.StateMachine": "ValidateStateMachineDefinition",
+}
+"""Kinds that moto cannot make, and the operation that it lacks; the provider's validation sees them all the same."""
+
+FORGOTTEN: Final[dict[str, dict[str, str]]] = {
+    "vpc.SecurityGroupIngressRule": {"description": "moto keeps none for a rule"},
+    "vpc.SecurityGroupEgressRule": {"description": "moto keeps none for a rule"},
+}
+"""Attributes that moto does not give back as they were set, so that a second plan would set them again."""
+
+SERVICES: Final = (
+    "appautoscaling", "budgets", "cloudwatch", "dynamodb", "ec2", "ecr", "ecs", "events", "glue", "iam", "kinesis",
+    "kms", "lambda", "logs", "rds", "redshift", "redshiftserverless", "route53", "s3", "scheduler", "secretsmanager",
+    "sfn", "sns", "sqs", "ssm", "sts",
+)  # fmt: skip
+
+
+@dataclass
+class Checked:
+    """What came of it."""
+
+    stack: str
+    provider: str
+    """Its version."""
+    resources: int
+    created: int = 0
+    errors: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    """What a second run would change."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Kinds of this stack that the emulator does not have."""
+
+    @property
+    def passed(self) -> bool:
+        """Nothing was refused, and a second run has nothing to do."""
+        return not self.errors and not self.changes
+
+
+def find_terraform() -> str | None:
+    """The program, if it is here."""
+    return shutil.which("terraform")
+
+
+def find_mirror() -> Path | None:
+    """A folder of providers with the AWS provider in it."""
+    places = [Path(one).expanduser() for one in MIRRORS] + sorted(Path("/opt").glob("*"))
+    return next((one for one in places if (one / PROVIDER).is_dir()), None)
+
+
+def check(graph: Graph, *, apply: bool = False, say: Callable[[str], None] = lambda line: None) -> Checked:
+    """Validate a graph, and create it in an emulator. Raises InfraError where there is no Terraform."""
+    program = find_terraform()
+    if program is None:
+        raise InfraError("there is no terraform on PATH: its AWS provider is what checks the graph")
+    with tempfile.TemporaryDirectory(prefix="eav-terraform-") as folder:
+        terraform = _Terraform(program, Path(folder))
+        say("terraform init")
+        schemas, version = terraform.prepare()
+        checked = Checked(graph.settings.stack, version, sum(one.custom for one in graph))
+        if not apply:
+            terraform.write(
+                convert(
+                    graph, schemas, provider=_provider("http://127.0.0.1:1"), code=terraform.code()
+                ).config
+            )
+            say("terraform validate")
+            checked.errors += terraform.validate()
+            return checked
+        present = {one.kind for one in graph}
+        checked.left_out = {kind: why for kind, why in NOT_EMULATED.items() if kind in present}
+        with _emulator() as endpoint:
+            found = convert(
+                graph,
+                schemas,
+                provider=_provider(endpoint),
+                code=terraform.code(),
+                without=frozenset(checked.left_out),
+            )
+            terraform.write(found.config)
+            say(f"terraform apply of {len(found.addresses)} resources")
+            checked.errors += terraform.apply()
+            if not checked.errors:
+                say("terraform plan, the second")
+                kinds = {name: kind for kind, name in TYPES.items()}
+                planned = terraform.changes()
+                checked.created = len(found.addresses)
+                checked.changes += list(_unexpected(planned, kinds))
+        return checked
+
+
+def _unexpected(planned: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> Iterator[str]:
+    """A line for each attribute that a second run would change and the emulator has not just forgotten."""
+    for one in planned:
+        change = one["change"]
+        if change["actions"] == ["no-op"] or change["actions"] == ["read"]:
+            continue
+        before, after = change["before"] or {}, change["after"] or {}
+        unknown = change.get("after_unknown") or {}
+        differing = {name for name in after if after[name] != before.get(name)} | {
+            name for name in unknown if unknown[name]
+        }
+        differing -= set(FORGOTTEN.get(kinds[one["type"]], {}))
+        if differing or change["actions"] != ["update"]:
+            yield f"{one['address']}: {'/'.join(change['actions'])} of {', '.join(sorted(differing)) or 'nothing'}"
+
+
+def _provider(endpoint: str) -> dict[str, Any]:
+    """Settings of a provider that talks to the emulator and to nothing else."""
+    return {
+        "access_key": "emulated",
+        "secret_key": "emulated",
+        "skip_credentials_validation": True,
+        "skip_metadata_api_check": True,
+        "s3_use_path_style": True,
+        # 25 by default: an emulator that cannot do a thing would be asked for it for ten minutes.
+        "max_retries": 2,
+        "endpoints": [dict.fromkeys(SERVICES, endpoint)],
+    }
+
+
+@contextmanager
+def _emulator() -> Iterator[str]:
+    """moto on loopback, with everything that it has; gone afterwards."""
+    # Read when moto is imported: without it there is no AWS-managed policy to attach.
+    os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+    try:
+        from moto.server import ThreadedMotoServer
+    except ImportError:
+        raise InfraError("--apply needs moto: requirements/install dev") from None
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the access log
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+class _Terraform:
+    """Terraform in a folder of its own, with nothing of the user's settings."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.program, self.folder = program, folder
+        mirror = find_mirror()
+        rc = folder / "terraform.rc"
+        rc.write_text(
+            f'provider_installation {{\n  filesystem_mirror {{ path = "{mirror}" }}\n}}\n' if mirror else ""
+        )
+        self.environment = {
+            key: value for key, value in os.environ.items() if not key.startswith(("TF_", "AWS_"))
+        } | {
+            "TF_CLI_CONFIG_FILE": str(rc),
+            "TF_IN_AUTOMATION": "true",
+            "CHECKPOINT_DISABLE": "true",
+        }
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.program, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def prepare(self) -> tuple[Mapping[str, Any], str]:
+        """Schemas of the resource types, and the provider's version."""
+        self.write({"terraform": {"required_providers": {"aws": {"source": "hashicorp/aws"}}}})
+        done = self.run("init", "-no-color", "-input=false")
+        if done.returncode:
+            raise InfraError(f"terraform init: {_first_error(done.stdout + done.stderr)}")
+        version = json.loads(self.run("version", "-json").stdout)["provider_selections"][PROVIDER]
+        schemas = json.loads(self.run("providers", "schema", "-json").stdout)
+        return schemas["provider_schemas"][PROVIDER]["resource_schemas"], version
+
+    def write(self, config: Mapping[str, Any]) -> None:
+        (self.folder / "main.tf.json").write_text(json.dumps(config))
+
+    def code(self) -> str:
+        """A zip file for functions: what is in theirs is another test's matter."""
+        path = self.folder / "function.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("handler.py", "def handler(event, context): return {}\n")
+        return str(path)
+
+    def validate(self) -> list[str]:
+        """Errors of the configuration, a line each."""
+        answer = json.loads(self.run("validate", "-json").stdout)
+        return [_told(one) for one in answer["diagnostics"] if one["severity"] == "error"]
+
+    def apply(self) -> list[str]:
+        """Create everything; errors, a line each."""
+        done = self.run("apply", "-json", "-auto-approve", "-input=false", "-parallelism=8")
+        return [_said(line) for line in done.stdout.splitlines() if '"@level":"error"' in line] or (
+            [] if done.returncode == 0 else [done.stderr.strip()]
+        )
+
+    def changes(self) -> list[Mapping[str, Any]]:
+        """What a run after this one would do, resource by resource."""
+        done = self.run("plan", "-input=false", "-no-color", "-out=again.plan")
+        if done.returncode:
+            raise InfraError(f"terraform plan: {_first_error(done.stdout + done.stderr)}")
+        shown: list[Mapping[str, Any]] = json.loads(self.run("show", "-json", "again.plan").stdout)[
+            "resource_changes"
+        ]
+        return shown
+
+
+def _said(line: str) -> str:
+    """One error of `terraform apply -json` as a line."""
+    found = json.loads(line)
+    return _told(found.get("diagnostic", {"summary": found.get("@message", line)}))
+
+
+def _told(found: Mapping[str, Any]) -> str:
+    """One diagnostic of Terraform as a line."""
+    where = found.get("address") or found.get("snippet", {}).get("context") or ""
+    return " ".join(f"{where}: {found['summary']}: {found.get('detail', '')}".split())
+
+
+def _first_error(output: str) -> str:
+    lines = [line.strip("│ ") for line in output.splitlines() if "Error" in line or line.startswith("│")]
+    return " ".join(" ".join(lines).split())[:500]
