@@ -11,16 +11,19 @@ import pulumi_aws as aws
 from infra.component import Component, Context
 from infra.iam import Statement, document
 
-Purpose = Literal["postgres", "warehouse", "stream", "items", "archive", "logs", "notices"]
+Purpose = Literal["postgres", "warehouse", "stream", "items", "archive", "compute", "logs", "notices"]
 PURPOSES: Final[dict[Purpose, str]] = {
     "postgres": "RDS storage, Performance Insights, and the master's secret",
     "warehouse": "Redshift storage and its administrator's secret",
     "stream": "the Kinesis stream",
     "items": "the DynamoDB tables",
     "archive": "the archive buckets",
+    "compute": "disks and images of the tasks, and the bastion's disk and sessions",
     "logs": "CloudWatch log groups",
-    "notices": "SNS topics, SQS queues, and the workers' images",
+    "notices": "SNS topics and SQS queues",
 }
+CLUSTER: Final = "tasks"
+"""Of ECS: Fargate says its name when it uses the key of the tasks' disks, so the key's policy has to know it."""
 WAITING_DAYS: Final = 30
 """Before a key that was scheduled for deletion is gone, and what it encrypted with it."""
 
@@ -93,6 +96,31 @@ class Keys(Component):
                         "ArnLike": {"kms:EncryptionContext:aws:logs:arn": here.arn("logs", "log-group:*")}
                     },
                     principals={"Service": f"logs.{here.region}.amazonaws.com"},
+                ),
+            )
+        if purpose == "compute":
+            tasks = {
+                "kms:EncryptionContext:aws:ecs:clusterAccount": here.account,
+                "kms:EncryptionContext:aws:ecs:clusterName": here.names.of(CLUSTER, "cluster"),
+            }
+            fargate = {"Service": "fargate.amazonaws.com"}
+            return (
+                Statement(
+                    "DisksOfThisClustersTasks",
+                    ["kms:GenerateDataKeyWithoutPlaintext"],
+                    ["*"],
+                    conditions={"StringEquals": tasks},
+                    principals=fargate,
+                ),
+                Statement(
+                    "GrantsToReadThem",
+                    ["kms:CreateGrant"],
+                    ["*"],
+                    conditions={
+                        "StringEquals": tasks,
+                        "ForAllValues:StringEquals": {"kms:GrantOperations": ["Decrypt"]},
+                    },
+                    principals=fargate,
                 ),
             )
         if purpose == "notices":

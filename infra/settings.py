@@ -108,6 +108,8 @@ NEEDED_WITHOUT_NAT: Final[frozenset[str]] = frozenset(
     {"ecr.api", "ecr.dkr", "kinesis-streams", "kms", "logs", "monitoring", "secretsmanager", "sts"}
 )
 """What jobs call that has no gateway endpoint: without NAT they reach it through these or not at all."""
+NEEDED_BY_SESSIONS: Final[frozenset[str]] = frozenset({"ssm", "ssmmessages"})
+"""What the bastion's agent calls to be reached by Session Manager; of ec2messages only agents before 3.3.40 ask."""
 
 
 class Section(BaseModel):
@@ -128,6 +130,8 @@ class Network(Section):
     bastion: bool = False
     """An instance without inbound rules, reached by SSM Session Manager."""
     bastion_instance: str = Field("t4g.nano", pattern=r"^t4g\.(nano|micro|small)$")
+    bastion_log_days: LogDays = 365
+    """What people typed there."""
 
     @field_validator("cidr")
     @classmethod
@@ -147,6 +151,12 @@ class Network(Section):
             raise ValueError(
                 f"nat is none, so interface_endpoints must have {', '.join(sorted(missing))} too: the jobs reach them"
                 " no other way"
+            )
+        missing = NEEDED_BY_SESSIONS - set(self.interface_endpoints)
+        if self.nat == "none" and self.bastion and missing:
+            raise ValueError(
+                f"nat is none and bastion is true, so interface_endpoints must have {', '.join(sorted(missing))} too:"
+                " nobody can reach it another way"
             )
         if len(set(self.interface_endpoints)) != len(self.interface_endpoints):
             raise ValueError("interface_endpoints has one twice")
@@ -451,6 +461,9 @@ class Workers(Section):
     workers: int = Field(1, ge=0, le=4)
     ingesters: int = Field(1, ge=0, le=1)
     """One: a shard is read by one process (jobs ingest kinesis:// reads them all)."""
+    insights: Literal["disabled", "enabled", "enhanced"] = "enabled"
+    """Container Insights: `enabled` counts tasks that run and wait, about 10 USD a month; `enhanced` has figures of
+    each task and container, and is billed for each."""
     log_days: LogDays = 30
 
     @model_validator(mode="after")
@@ -487,17 +500,46 @@ class Monitoring(Section):
         return value
 
 
+ALERTS_MOST: Final = 4
+AWAKE_LEAST: Final = 120
+"""Minutes."""
+
+
+def minutes(clock: str) -> int:
+    """Of a time of day, since midnight."""
+    hour, minute = clock.split(":")
+    return int(hour) * 60 + int(minute)
+
+
 class Cost(Section):
     """What may be spent, and when a stack rests."""
 
     budget_usd: int = Field(ge=1, le=10_000_000)
     """A month."""
     alert_percent: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = (50, 80, 100)
+    """Of the budget, when it is spent."""
     rest: bool = False
-    """Stop PostgreSQL (and its like) at night and at weekends."""
+    """Stop the tasks and PostgreSQL at night and at weekends."""
     rest_zone: TimeZone = "Europe/Berlin"
     rest_from: Clock = "20:00"
     rest_to: Clock = "07:00"
+    """Of working days: then it is up again."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        percents = self.alert_percent
+        if len(set(percents)) != len(percents) or not 1 <= len(percents) <= ALERTS_MOST:
+            raise ValueError(
+                f"alert_percent must be 1 to {ALERTS_MOST} numbers, each once: a budget has 5 notices, and one is the"
+                f" forecast's, got {', '.join(map(str, percents)) or 'none'}"
+            )
+        awake = (minutes(self.rest_from) - minutes(self.rest_to)) % (24 * 60)
+        if not AWAKE_LEAST <= awake <= 24 * 60 - AWAKE_LEAST:
+            raise ValueError(
+                f"rest_from and rest_to must be at least {AWAKE_LEAST // 60} hours apart, both ways round: stopping and"
+                f" starting a database takes half an hour, got {self.rest_from} and {self.rest_to}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _awake(self) -> Self:

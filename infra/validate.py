@@ -33,8 +33,14 @@ MIRRORS: Final = (
 )
 """Where Terraform looks for providers before it asks the registry; `/opt/*` is looked at too."""
 
-NOT_EMULATED: Final[dict[str, str]] = {}
-"""Kinds that moto has no API for, and what it says; the provider's validation sees them all the same."""
+NOT_EMULATED: Final[dict[str, str]] = {
+    "rds.InstanceAutomatedBackupsReplication": "StartDBInstanceAutomatedBackupsReplication",
+    "redshift.ParameterGroup": "ModifyClusterParameterGroup",
+    "redshift.SnapshotSchedule": "CreateSnapshotSchedule",
+    "redshift.SnapshotScheduleAssociation": "ModifyClusterSnapshotSchedule",
+    "sfn.StateMachine": "ValidateStateMachineDefinition",
+}
+"""Kinds that moto cannot make, and the operation that it lacks; the provider's validation sees them all the same."""
 
 FORGOTTEN: Final[dict[str, dict[str, str]]] = {
     "vpc.SecurityGroupIngressRule": {"description": "moto keeps none for a rule"},

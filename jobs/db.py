@@ -64,11 +64,10 @@ def connect(url: str, role: Role | None, application_name: str) -> Connection:
     Whoever logs in as the role itself stays it, anybody else takes it by SET ROLE. Raises ConnectionLostError
     if the server cannot be reached now, JobsError if it refuses or is not migrated.
     """
-    password = login.options(url)
+    target = conninfo.make_conninfo(url, **login.options(url))
     try:
         connection: Connection = psycopg.connect(
-            url,
-            **password,
+            target,
             autocommit=True,
             prepare_threshold=None,
             connect_timeout=CONNECT_TIMEOUT,

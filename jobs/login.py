@@ -104,7 +104,8 @@ def _client(service: str) -> Any:
 
     with _lock:
         if service not in _clients:
-            _clients[service] = boto3.Session().client(
+            session: Any = boto3.Session()  # its types know each service by a literal
+            _clients[service] = session.client(
                 service,
                 region_name=os.environ.get("AWS_REGION"),
                 config=Config(
