@@ -275,16 +275,16 @@ def check_all(bundles: Sequence[Bundle] = BUNDLES) -> None:
         raise InfraError("\n".join(lines))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, bundles: Sequence[Bundle] = BUNDLES) -> int:
     """`python -m infra.bundle`: builds what is missing or was built from other sources."""
     parser = argparse.ArgumentParser(prog="python -m infra.bundle", description=main.__doc__)
     parser.add_argument("--check", action="store_true", help="build nothing: say whether all is there")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.check:
-            check_all()
+            check_all(bundles)
             return 0
-        for bundle in BUNDLES:
+        for bundle in bundles:
             try:
                 bundle.check()
                 print(f"{bundle.where} is up to date")

@@ -431,7 +431,7 @@ class Emulated:
         ((_, message, subject, *_),) = sent
         sent.clear()
         assert message.endswith(execution)
-        return status, subject, message
+        return status, str(subject), message
 
 
 def test_an_emulator_runs_it_until_it_is_finished_and_each_way_ends_in_a_notice(
