@@ -14,7 +14,10 @@ ARGS ?=
 # Test processes at once: two by default, since each holds connections and a database of its own.
 WORKERS ?= 2
 
-.PHONY: help up down psql url aws-env destroy test lint lint-python lint-sql bench plan bundle lock runtime infra dev server-packages
+# make plan STACK=prod
+STACK ?= dev
+
+.PHONY: help up down psql url aws-env destroy test lint lint-python lint-sql bench plan preview bundle lock runtime infra dev server-packages
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +69,13 @@ lint-sql: dev server-packages
 
 bench: dev server-packages ## side by side with the reference design (QUICK=1: under 3 minutes)
 	@$(PYTHON_VENV) -m bench table $(if $(QUICK),--quick) $(ARGS)
+
+plan: infra ## what a stack would be, offline: resources, policies, cost, picture (STACK=prod; ARGS='--diff dev')
+	@$(PYTHON_VENV) -m infra plan $(STACK) $(ARGS)
+
+preview: infra ## pulumi preview of a stack (STACK=prod); needs the pulumi CLI and an account
+	@command -v pulumi >/dev/null || { echo 'make preview: no pulumi CLI here (https://www.pulumi.com/docs/install/); make plan does without' >&2; exit 1; }
+	@pulumi preview --stack $(STACK) $(ARGS)
 
 bundle: runtime infra ## build what the Lambda functions run, where it is not there or was built from other sources
 	@$(PYTHON_VENV) -m infra.bundle

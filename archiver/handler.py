@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
@@ -17,25 +17,11 @@ from aws_lambda_powertools.metrics import MetricUnit
 from archiver import run
 from archiver.aws import connect
 from archiver.errors import ArchiverError
+from archiver.names import METRICS, NAMESPACE, SERVICE
 from archiver.settings import from_environment
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
-
-SERVICE: Final = "archiver"
-NAMESPACE: Final = "EavPlatform/Archiver"
-UNITS: Final = {
-    "scanned": MetricUnit.Count,
-    "archived": MetricUnit.Count,
-    "deleted": MetricUnit.Count,
-    "kept": MetricUnit.Count,
-    "unreadable": MetricUnit.Count,
-    "unsafe": MetricUnit.Count,
-    "errors": MetricUnit.Count,
-    "objects": MetricUnit.Count,
-    "bytes": MetricUnit.Bytes,
-}
-"""Statistic to its unit; the metric is called like the statistic, with a capital letter."""
 
 # Children of the logger `archiver`, which all modules here log to.
 logger = Logger(service=SERVICE, logger_formatter=None, name="archiver")
@@ -88,9 +74,8 @@ def _publish(result: run.Result) -> None:
     """The metrics of one table, a line of embedded format each."""
     metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
     metrics.add_dimension("table", result.table)
-    for name, number in result.facts()["stats"].items():
-        metrics.add_metric(name.capitalize(), UNITS[name], number)
-    metrics.add_metric("Duration", MetricUnit.Seconds, result.seconds)
-    metrics.add_metric("ApiCalls", MetricUnit.Count, result.api_calls)
-    metrics.add_metric("Finished", MetricUnit.Count, int(result.finished))
+    values = {name.capitalize(): number for name, number in result.facts()["stats"].items()}
+    values |= {"Duration": result.seconds, "ApiCalls": result.api_calls, "Finished": int(result.finished)}
+    for name, number in values.items():
+        metrics.add_metric(name, MetricUnit(METRICS[name]), number)
     metrics.flush_metrics()

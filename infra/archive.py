@@ -192,7 +192,7 @@ class Archive(Component):
                 ["s3:*"],
                 everything,
                 conditions={"Bool": {"aws:SecureTransport": "false"}},
-                principals="*",
+                principals={"AWS": "*"},
                 effect="Deny",
             ),
             # A request of a service for itself does not say its version of TLS, and a condition on what is absent
@@ -202,7 +202,7 @@ class Archive(Component):
                 ["s3:*"],
                 everything,
                 conditions={"NumericLessThan": {"s3:TlsVersion": "1.2"}},
-                principals="*",
+                principals={"AWS": "*"},
                 effect="Deny",
             ),
         )
@@ -211,19 +211,20 @@ class Archive(Component):
         return key_statements(pulumi.Output.concat(bucket.arn, "/*"), self._key)
 
     def _log_policy(self) -> tuple[Statement, ...]:
+        """Each bucket may have its log written into its own folder."""
         here = self.context
-        sources = [f"arn:{here.partition}:s3:::{self._physical(thing)}" for thing in ("items", "partitions")]
-        return (
+        return tuple(
             Statement(
-                "AccessLogsOfTheArchive",
+                f"AccessLogOf{thing.title()}",
                 ["s3:PutObject"],
-                [pulumi.Output.concat(self.logs.arn, f"/{thing}/*") for thing in ("items", "partitions")],
+                [pulumi.Output.concat(self.logs.arn, f"/{thing}/*")],
                 conditions={
-                    "ArnEquals": {"aws:SourceArn": sources},
+                    "ArnEquals": {"aws:SourceArn": f"arn:{here.partition}:s3:::{self._physical(thing)}"},
                     "StringEquals": {"aws:SourceAccount": here.account},
                 },
                 principals={"Service": "logging.s3.amazonaws.com"},
-            ),
+            )
+            for thing in ("items", "partitions")
         )
 
 
@@ -245,7 +246,9 @@ def key_statements(objects: Text, key: Text) -> tuple[Statement, ...]:
         ("NoKeyOfTheClient", {"Null": {customer: "false"}}),
     )
     return tuple(
-        Statement(sid, ["s3:PutObject"], [objects], conditions=conditions, principals="*", effect="Deny")
+        Statement(
+            sid, ["s3:PutObject"], [objects], conditions=conditions, principals={"AWS": "*"}, effect="Deny"
+        )
         for sid, conditions in denied
     )
 

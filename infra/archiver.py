@@ -110,7 +110,7 @@ class Archiver(Component):
                     ["sqs:*"],
                     [queue.arn],
                     conditions={"Bool": {"aws:SecureTransport": "false"}},
-                    principals="*",
+                    principals={"AWS": "*"},
                     effect="Deny",
                 )
             ),

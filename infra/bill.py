@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from infra.graph import Graph, Resource
 from infra.prices import MONTH_DAYS, MONTH_HOURS, Table, Usage, awake_hours, running_hours, table
@@ -21,21 +21,24 @@ FREE: Final = frozenset(
         "ec2.RouteTableAssociation", "ec2.SecurityGroup", "ec2.Subnet", "ec2.LaunchTemplate",
         "vpc.SecurityGroupEgressRule", "vpc.SecurityGroupIngressRule",
         # the log group that it writes to is paid for
-        "ec2.FlowLog", "cloudwatch.LogResourcePolicy", "cloudwatch.LogMetricFilter", "cloudwatch.QueryDefinition",
+        "ec2.FlowLog", "cloudwatch.LogResourcePolicy", "cloudwatch.LogMetricFilter",
+        "cloudwatch.QueryDefinition",
         # rights, names and settings
         "iam.InstanceProfile", "iam.OpenIdConnectProvider", "iam.Policy", "iam.Role", "iam.RolePolicy",
-        "iam.RolePolicyAttachment", "iam.ServiceLinkedRole", "kms.Alias", "kms.Grant",
-        "lambda.Alias", "lambda.EventSourceMapping", "lambda.FunctionEventInvokeConfig", "lambda.LayerVersion",
-        "lambda.Permission", "rds.EventSubscription", "rds.OptionGroup", "rds.ParameterGroup", "rds.ProxyDefaultTargetGroup",
-        "rds.ProxyTarget", "rds.SubnetGroup", "redshift.ClusterIamRoles", "redshift.EventSubscription",
-        "redshift.Logging", "redshift.ParameterGroup", "redshift.ScheduledAction", "redshift.SnapshotCopyGrant",
-        "redshift.SnapshotSchedule", "redshift.SnapshotScheduleAssociation", "redshift.SubnetGroup",
-        "redshift.UsageLimit", "redshiftserverless.UsageLimit", "redshift.ResourcePolicy", "redshiftserverless.ResourcePolicy",
+        "iam.RolePolicyAttachment", "iam.ServiceLinkedRole", "kms.Alias", "kms.Grant", "lambda.Alias",
+        "lambda.EventSourceMapping", "lambda.FunctionEventInvokeConfig", "lambda.LayerVersion",
+        "lambda.Permission", "rds.EventSubscription", "rds.OptionGroup", "rds.ParameterGroup",
+        "rds.ProxyDefaultTargetGroup", "rds.ProxyTarget", "rds.SubnetGroup", "redshift.ClusterIamRoles",
+        "redshift.EventSubscription", "redshift.Logging", "redshift.ParameterGroup",
+        "redshift.ScheduledAction", "redshift.SnapshotCopyGrant", "redshift.SnapshotSchedule",
+        "redshift.SnapshotScheduleAssociation", "redshift.SubnetGroup", "redshift.UsageLimit",
+        "redshiftserverless.UsageLimit", "redshift.ResourcePolicy", "redshiftserverless.ResourcePolicy",
         "kinesis.ResourcePolicy", "dynamodb.ResourcePolicy", "secretsmanager.SecretPolicy",
         "secretsmanager.SecretRotation", "secretsmanager.SecretVersion", "ssm.Document", "ssm.Parameter",
         "sns.TopicPolicy", "sns.TopicSubscription", "sqs.QueuePolicy", "sqs.RedriveAllowPolicy",
         "ecr.LifecyclePolicy", "ecr.RepositoryPolicy", "ecs.Cluster", "ecs.ClusterCapacityProviders",
-        "ecs.TaskDefinition", "appautoscaling.Policy", "appautoscaling.Target",
+        "ecs.TaskDefinition", "glue.CatalogDatabase", "glue.CatalogTable", "appautoscaling.Policy",
+        "appautoscaling.Target",
         # of a bucket: its objects are paid for
         "s3.BucketLifecycleConfiguration", "s3.BucketLogging", "s3.BucketMetric", "s3.BucketNotification",
         "s3.BucketObjectLockConfiguration", "s3.BucketOwnershipControls", "s3.BucketPolicy",
@@ -187,8 +190,8 @@ class _Bill:
 # -- PostgreSQL ----------------------------------------------------------------------------------------------
 
 _SIZES: Final[dict[str, tuple[float, int]]] = {
-    "micro": (1 / 8, 2), "small": (1 / 4, 2), "medium": (1 / 2, 2), "large": (1, 2), "xlarge": (2, 4), "2xlarge": (4, 8),
-    "4xlarge": (8, 16), "8xlarge": (16, 32), "12xlarge": (24, 48), "16xlarge": (32, 64),
+    "micro": (1 / 8, 2), "small": (1 / 4, 2), "medium": (1 / 2, 2), "large": (1, 2), "xlarge": (2, 4),
+    "2xlarge": (4, 8), "4xlarge": (8, 16), "8xlarge": (16, 32), "12xlarge": (24, 48), "16xlarge": (32, 64),
 }  # fmt: skip
 """Size → price as a multiple of a large one, vCPU."""
 
@@ -211,9 +214,7 @@ def _instance(bill: _Bill, one: Resource) -> Iterator[_Item]:
     twice = 2 if inputs.get("multiAz") else 1
     zones = " in two zones" if twice == 2 else ""
     hours = awake_hours(bill.settings.cost)
-    yield _Item(
-        f"{inputs['instanceClass']}{zones}, {hours:.0f} h", hours * factor * twice, f"rds.{family}"
-    )
+    yield _Item(f"{inputs['instanceClass']}{zones}, {hours:.0f} h", hours * factor * twice, f"rds.{family}")
     yield _Item(f"{storage:.0f} GB gp3{zones}", storage * twice, "rds.gp3")
     iops, throughput = GP3_STRIPED if storage >= 400 else GP3_SMALL
     more = (inputs.get("iops") or iops) - iops
@@ -248,7 +249,9 @@ def _backup_copy(bill: _Bill, one: Resource) -> Iterator[_Item]:
     primary = bill.referred(one, "rds.Instance")
     storage = float(primary.inputs["allocatedStorage"]) if primary else bill.settings.postgres.storage_gb
     days = float(one.inputs.get("retentionPeriod") or 7)
-    yield _Item(f"backups of {days:.0f} days in another region", _backup_gb(bill, storage, days), "rds.backup")
+    yield _Item(
+        f"backups of {days:.0f} days in another region", _backup_gb(bill, storage, days), "rds.backup"
+    )
     a_month = storage * bill.usage("database_fill") * bill.usage("database_change") * MONTH_DAYS
     yield _Item("their way there", a_month, "transfer.region")
 
@@ -333,12 +336,11 @@ def _endpoint(bill: _Bill, one: Resource) -> Iterator[_Item]:
 
 
 def _machine(bill: _Bill, one: Resource) -> Iterator[_Item]:
-    hours = awake_hours(bill.settings.cost) if bill.settings.cost.rest else MONTH_HOURS
-    yield _Item(f"{one.inputs['instanceType']}", MONTH_HOURS, f"ec2.{one.inputs['instanceType']}")
+    yield _Item(one.inputs["instanceType"], MONTH_HOURS, f"ec2.{one.inputs['instanceType']}")
     volume = (one.inputs.get("rootBlockDevice") or {}).get("volumeSize") or 8
     yield _Item(f"{volume:.0f} GB gp3", volume, "ebs.gp3")
     if one.inputs.get("associatePublicIpAddress"):
-        yield _Item("public IPv4", hours, "vpc.ipv4")
+        yield _Item("public IPv4", MONTH_HOURS, "vpc.ipv4")
 
 
 def _zone(bill: _Bill, one: Resource) -> Iterator[_Item]:
@@ -360,7 +362,9 @@ def _stream(bill: _Bill, one: Resource) -> Iterator[_Item]:
     yield _Item("kept after the 7th day", daily * max(days - 7, 0), "kinesis.kept_long")
     if metrics := one.inputs.get("shardLevelMetrics"):
         shards = bill.usage("shards")
-        yield _Item(f"{len(metrics)} metrics of {shards:.0f} shards", len(metrics) * shards, "cloudwatch.metric")
+        yield _Item(
+            f"{len(metrics)} metrics of {shards:.0f} shards", len(metrics) * shards, "cloudwatch.metric"
+        )
 
 
 def _table(bill: _Bill, one: Resource) -> Iterator[_Item]:
@@ -535,5 +539,3 @@ PRICED: Final[dict[str, Callable[[_Bill, Resource], Iterator[_Item]]]] = {
     "sqs.Queue": _queue,
 }
 """Kind → what it is billed for."""
-
-

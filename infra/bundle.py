@@ -247,7 +247,14 @@ ARCHIVER: Final = Bundle(
     requirements=("aws-lambda-powertools[tracer]", "boto3", "orjson"),
     handler="archiver.handler.handler",
 )
-BUNDLES: Final = (ARCHIVER,)
+FIGURES: Final = Bundle(
+    "figures",
+    # The queries of the figures are files, which people run too.
+    packages=("jobs", "sql/queries/operational"),
+    requirements=("boto3", "psycopg[binary]"),
+    handler="jobs.figures.handler",
+)
+BUNDLES: Final = (ARCHIVER, FIGURES)
 """All that the program deploys."""
 
 

@@ -7,12 +7,14 @@ resource's name, and keeps what it was asked: inputs, parent, dependencies by pr
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import sys
 import typing
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,11 +54,16 @@ class Resource:
     custom: bool
     ignore_changes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """`rds.Instance` for `aws:rds/instance:Instance`; `eav:network:Network` stays."""
-        package, module, name = self.type.split(":")
-        return f"{module.split('/')[0]}.{name}" if package == "aws" else self.type
+        return kind_of(self.type)
+
+
+def kind_of(token: str) -> str:
+    """The kind of a type: `rds.Instance` for `aws:rds/instance:Instance`."""
+    package, module, name = token.split(":")
+    return f"{module.split('/')[0]}.{name}" if package == "aws" else token
 
 
 @dataclass
@@ -126,11 +133,17 @@ def record(
     # Resources are declared on an event loop; one of its own, so that a graph can be recorded anywhere.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    # Some 100 000 objects of Pulumi's are made and few are let go: looking for cycles among them took a third of the
+    # time (1.2 s against 2.1 s for 310 resources, and 1 s more where the SDK is imported on the way).
+    collects = gc.isenabled()
+    gc.disable()
     try:
         mocks.set_mocks(monitor.mocks, PROJECT, settings.stack, preview=False, monitor=monitor)
 
         pulumi.runtime.test(lambda: (declare or program.declare)(settings))()  # type: ignore[no-untyped-call]
     finally:
+        if collects:
+            gc.enable()
         loop.close()
         asyncio.set_event_loop(None)
     return graph
@@ -299,6 +312,9 @@ def _made_up(token: str, name: str, inputs: Mapping[str, Any], region: str) -> d
     own = f"{prefix}-{_digits(f'{token}{name}{region}', 17)}" if prefix else physical
     if not prefix and not _BY_NAME.match(token):
         own = f"{physical}-{_digits(f'{token}{name}{region}', 8)}"
+    if token == "aws:rds/instance:Instance":
+        # Since provider 5 an instance is known by RDS's own identifier, not by its name.
+        own = f"db-{_digits(f'{token}{name}{region}', 26).upper()}"
     made: dict[str, Any] = {"id": own, "arn": _arn(module, kind, physical, own, region)}
     for key, annotation in _annotations(token).items():
         if key in made or key in inputs:
@@ -377,7 +393,7 @@ def _value(annotation: Any, text: str, key: str) -> Any:
     """A value of the type that an output has: text unlike any other, nothing for what may be absent."""
     inner = typing.get_args(annotation)[0] if typing.get_args(annotation) else None
     if key == "resourceId":
-        return f"db-{_digits(text, 26).upper()}"
+        return text.removeprefix("resourceId.")
     if inner is str:
         return text
     if key == "masterUserSecrets":

@@ -68,7 +68,7 @@ class Network(Component):
     """VPC, subnets by tier, NAT, endpoints, flow logs, and security groups.
 
     Attributes: `vpc`, `subnets` (tier → subnets, a zone each), `groups` (name → security group),
-    `subnet_ids(tier)`, `group_id(name)`.
+    `nats` (those of the first zones), `subnet_ids(tier)`, `group_id(name)`.
     """
 
     KIND = "network"
@@ -145,7 +145,7 @@ class Network(Component):
         )
         public = self._table("public")
         self._route("public", public, gateway_id=gateway.id)
-        nats = self._nats(gateway)
+        self.nats = nats = self._nats(gateway)
         tables = {"public": public, "database": self._table("database")}
         for tier in ("private", "warehouse"):
             for index, zone in enumerate(self.context.zones):

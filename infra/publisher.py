@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
-import pulumi
+from typing import Final
 
+import pulumi
+import pulumi_aws as aws
+
+from infra import bundle
 from infra.component import Component, Context
+from infra.iam import Statement, document, role_policy, service_role
 from infra.keys import Keys
-from infra.network import Network
+from infra.network import POSTGRES_PORT, Network
 from infra.postgres import Postgres
+from infra.settings import Cost, Settings
+
+USER: Final = "eav_monitor"
+"""It looks and changes nothing: migrations/versions/0012_monitor.py."""
+CERTIFICATES: Final = "/var/task/certificates/rds-ca.pem"
+"""In its archive: who may say to be a server of RDS."""
+MEMORY_MB: Final = 256
+TIMEOUT: Final = 60
+"""Seconds; the next one begins by then."""
+FAILURES_KEPT: Final = 86_400
+"""Seconds. A failure says that there was one: the figures of that minute are worth nothing an hour later."""
+
+
+def schedule(settings: Settings) -> tuple[str, str]:
+    """When it runs, as EventBridge Scheduler writes it, and in which time zone.
+
+    In a stack that rests only while the database is up: from the hour after its start to the hour of its end, Monday to
+    Friday.
+    """
+    minutes = settings.monitoring.publish_minutes
+    if not settings.cost.rest:
+        return f"rate({minutes} minute{'s' if minutes > 1 else ''})", "UTC"
+    first, last = waking_hours(settings.cost)
+    return f"cron(0/{minutes} {first}-{last} ? * MON-FRI *)", settings.cost.rest_zone
+
+
+def waking_hours(cost: Cost) -> tuple[int, int]:
+    """The first and the last hour of the day in which the database is up from beginning to end.
+
+    RDS takes some ten minutes to start: it may not be up in the first quarter of an hour after `rest_to`.
+    """
+    up, down = (int(clock[:2]) * 60 + int(clock[3:]) for clock in (cost.rest_to, cost.rest_from))
+    return -(-(up + 15) // 60), down // 60 - 1
 
 
 class Publisher(Component):
     """The scheduled Lambda that publishes the database's own figures.
 
-    Attributes: `function` (aws.lambda_.Function).
+    Attributes: `function` (aws.lambda_.Function), `schedule` (aws.scheduler.Schedule), `failures` (aws.sqs.Queue).
     """
 
     KIND = "publisher"
@@ -27,4 +65,179 @@ class Publisher(Component):
         options: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(context, options)
-        self.register_outputs({})
+        settings = context.settings
+        self._keys, self._network = keys, network
+        name = self.names.of("publisher", "function")
+        # Made first, or Lambda makes one without retention or key.
+        self.logs = aws.cloudwatch.LogGroup(
+            "publisher",
+            name=f"/aws/lambda/{name}",
+            retention_in_days=settings.monitoring.log_days,
+            kms_key_id=keys.arn("logs"),
+            opts=self.options(),
+        )
+        self.failures = self._failures()
+        role = service_role(self, "publisher", "lambda.amazonaws.com")
+        rights = role_policy(self, "publisher", role, *self._statements(postgres, name))
+        address = postgres.primary.address
+        self.function = aws.lambda_.Function(
+            "publisher",
+            name=name,
+            description="Publishes the figures of the database that alarms watch",
+            role=role.arn,
+            package_type="Zip",
+            code=bundle.FIGURES.archive,
+            handler=bundle.FIGURES.handler,
+            runtime=bundle.RUNTIME,
+            architectures=[bundle.ARCHITECTURE],
+            memory_size=MEMORY_MB,
+            timeout=TIMEOUT,
+            # Two at once would count the same twice, and a third wait behind a server that hangs.
+            reserved_concurrent_executions=1,
+            environment=aws.lambda_.FunctionEnvironmentArgs(
+                variables={
+                    "DATABASE_URL": pulumi.Output.concat(
+                        f"postgresql://{USER}@", address, f":{POSTGRES_PORT}/{settings.postgres.database}",
+                        f"?sslmode=verify-full&sslrootcert={CERTIFICATES}",
+                    ),
+                    "DATABASE_IAM_AUTH": "true",
+                    "EAV_STACK": settings.stack,
+                    "TZ": "UTC",
+                }
+            ),
+            vpc_config=aws.lambda_.FunctionVpcConfigArgs(
+                subnet_ids=network.subnet_ids("private"), security_group_ids=[network.group_id("jobs")]
+            ),
+            # Text: the lines of figures must come out as they are, and CloudWatch finds them.
+            logging_config=aws.lambda_.FunctionLoggingConfigArgs(log_format="Text", log_group=self.logs.name),
+            tracing_config=aws.lambda_.FunctionTracingConfigArgs(mode="Active"),
+            dead_letter_config=aws.lambda_.FunctionDeadLetterConfigArgs(target_arn=self.failures.arn),
+            # Lambda makes no function whose role may not enter the VPC and send to its dead-letter queue.
+            opts=self.options(depends_on=[rights, self.logs]),
+        )  # fmt: skip
+        # The next minute is the retry.
+        aws.lambda_.FunctionEventInvokeConfig(
+            "publisher",
+            function_name=self.function.name,
+            maximum_retry_attempts=0,
+            maximum_event_age_in_seconds=60,
+            opts=self.options(),
+        )
+        self.schedule = self._schedule(settings)
+        self.register_outputs({"function": self.function.name})
+
+    def _failures(self) -> aws.sqs.Queue:
+        queue = aws.sqs.Queue(
+            "publisher-failures",
+            name=self.names.of("publisher-failures", "queue"),
+            kms_master_key_id=self._keys.arn("notices"),
+            message_retention_seconds=FAILURES_KEPT,
+            opts=self.options(),
+        )
+        aws.sqs.QueuePolicy(
+            "publisher-failures",
+            queue_url=queue.url,
+            policy=document(
+                Statement(
+                    "OnlyByTls",
+                    ["sqs:*"],
+                    [queue.arn],
+                    conditions={"Bool": {"aws:SecureTransport": "false"}},
+                    principals="*",
+                    effect="Deny",
+                )
+            ),
+            opts=self.options(),
+        )
+        return queue
+
+    def _statements(self, postgres: Postgres, function: str) -> tuple[Statement, ...]:
+        here = self.context
+        own = here.arn("lambda", f"function:{function}")
+        subnets = [subnet.arn for subnet in self._network.subnets["private"]]
+        interfaces = here.arn("ec2", "network-interface/*")
+        return (
+            # The primary alone, where others may log in to replicas and the proxy too.
+            Statement(
+                "LogInToThePrimary",
+                ["rds-db:connect"],
+                [
+                    pulumi.Output.concat(here.arn("rds-db", "dbuser"), ":", door, "/", USER)
+                    for door in (postgres.primary.resource_id, *here.settings.postgres.also_connect)
+                ],
+            ),
+            Statement(
+                "WriteThisGroup",
+                ["logs:CreateLogStream", "logs:PutLogEvents"],
+                [pulumi.Output.concat(self.logs.arn, ":*")],
+            ),
+            # X-Ray knows no resources to narrow these to (Service Authorization Reference).
+            Statement("SendTraces", ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], ["*"]),
+            # What Lambda does to put the function into the VPC, by this role.
+            Statement(
+                "EnterTheseSubnets",
+                ["ec2:CreateNetworkInterface"],
+                [*subnets, self._network.groups["jobs"].arn, interfaces],
+            ),
+            # Looking is not narrowed by EC2 at all, and Lambda refuses a role that may delete, or assign addresses to,
+            # less than any interface (terraform-provider-aws issue 20698).
+            Statement(
+                "LeaveThem",
+                [
+                    "ec2:AssignPrivateIpAddresses",
+                    "ec2:DeleteNetworkInterface",
+                    "ec2:DescribeNetworkInterfaces",
+                    "ec2:DescribeSubnets",
+                    "ec2:UnassignPrivateIpAddresses",
+                ],
+                ["*"],
+            ),
+            # Lambda needs them, the function's own code does not: a role as wide as this is used from outside alone.
+            Statement(
+                "NotByItsOwnCode",
+                [
+                    "ec2:AssignPrivateIpAddresses",
+                    "ec2:CreateNetworkInterface",
+                    "ec2:DeleteNetworkInterface",
+                    "ec2:DescribeNetworkInterfaces",
+                    "ec2:DescribeSubnets",
+                    "ec2:UnassignPrivateIpAddresses",
+                ],
+                ["*"],
+                conditions={"ArnEquals": {"lambda:SourceFunctionArn": own}},
+                effect="Deny",
+            ),
+            Statement("LeaveFailures", ["sqs:SendMessage"], [self.failures.arn]),
+            Statement(
+                "KeyOfTheQueue",
+                ["kms:Decrypt", "kms:GenerateDataKey"],
+                [self._keys.arn("notices")],
+                conditions={"StringEquals": {"kms:ViaService": f"sqs.{here.region}.amazonaws.com"}},
+            ),
+        )
+
+    def _schedule(self, settings: Settings) -> aws.scheduler.Schedule:
+        expression, zone = schedule(settings)
+        role = service_role(
+            self,
+            "publisher-schedule",
+            "scheduler.amazonaws.com",
+            Statement("StartThisFunction", ["lambda:InvokeFunction"], [self.function.arn]),
+        )
+        return aws.scheduler.Schedule(
+            "publisher",
+            name=self.names.of("publisher", "schedule"),
+            description="The figures of the database",
+            schedule_expression=expression,
+            schedule_expression_timezone=zone,
+            flexible_time_window=aws.scheduler.ScheduleFlexibleTimeWindowArgs(mode="OFF"),
+            target=aws.scheduler.ScheduleTargetArgs(
+                arn=self.function.arn,
+                role_arn=role.arn,
+                input="{}",
+                retry_policy=aws.scheduler.ScheduleTargetRetryPolicyArgs(
+                    maximum_retry_attempts=0, maximum_event_age_in_seconds=60
+                ),
+            ),
+            opts=self.options(),
+        )

@@ -343,8 +343,10 @@ class _Writer:
             if other is None:
                 continue
             block = self.schemas[TYPES[other.kind]]["block"]
+            given = {value for _, value in _strings(other.inputs)}
             for path, value in _strings(other.outputs):
-                if path[0] in other.inputs:
+                # A name that was given is the same text for both; the order is kept by depends_on.
+                if path[0] in other.inputs or value in given:
                     continue
                 expression = self._path(other, block, path)
                 if expression is not None:

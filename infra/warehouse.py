@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import pulumi
 import pulumi_aws as aws
 
-from infra.archive import Archive
+from infra.archive import PARTITIONS, Archive
 from infra.component import Component, Context
 from infra.iam import Statement, Text, service_role
 from infra.keys import Keys
@@ -23,7 +23,7 @@ ADMIN: Final = "eav_admin"
 LOGS: Final = ("connectionlog", "userlog", "useractivitylog")
 """What Redshift exports: who connected, which users were changed, every statement."""
 
-ARCHIVED: Final = "partitions/table="
+ARCHIVED: Final = f"{PARTITIONS}/table="
 """Begin of the keys of archived partitions that were verified (jobs/archive/settings.py): what Spectrum reads."""
 STAGED: Final = "staging/"
 """Begin of the keys of what COPY loads."""

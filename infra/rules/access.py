@@ -215,9 +215,9 @@ def _user(resource: Resource) -> Iterator[str]:
 
 _SECRET_NAME: Final = re.compile(
     r"(?i)(^|[_-]|(?<=[a-z])(?=[A-Z]))(password|passwd|passphrase|secret|token|api_?key|private_?key|access_?key)"
-    r"($|[_-]|(?-i:wo$)|(?-i:Wo$)|(?-i:String$)|(?-i:Binary$)|(?-i:StringWo$))"
+    r"[_-]?(wo|string|string_?wo|binary|value|\d+)?$"
 )
-"""A property or variable that holds a secret by its name; `…SecretArn`, `managePassword` and the like do not match."""
+"""What holds a secret by its name; `…SecretArn`, `password_encryption` and the like do not match."""
 
 _SECRET_VALUE: Final = re.compile(
     r"(?<![A-Z0-9])(AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"

@@ -270,10 +270,10 @@ RULES: Final[tuple[Rule, ...]] = (
     over("ecr-lifecycle", "Old images go", "each costs, and each holds old holes", "ECR.3", _images_kept),
     # Instances
     on(("ec2.Instance", "ec2.LaunchTemplate"), "ec2-metadata", "Instances give their credentials to sessions only",
-       "a program that fetches any URL would hand them out (IMDSv1)", "CKV_AWS_79 CKV_AWS_341 EC2.8 EC2.170 EC2.172",
+       "a program that fetches any URL would hand them out (IMDSv1)", "CKV_AWS_79 CKV_AWS_341 EC2.8 EC2.170",
        _metadata),
     on(("ec2.Instance", "ec2.LaunchTemplate"), "ec2-volumes", "Volumes are encrypted with a customer managed key",
-       "what a session left on them is data", "CKV_AWS_3 CKV_AWS_8 CKV_AWS_189 EC2.3 EC2.7", _volumes),
+       "what a session left on them is data", "CKV_AWS_3 CKV_AWS_8 CKV_AWS_189 EC2.3", _volumes),
     on(("ec2.Instance", "ec2.LaunchTemplate"), "ec2-public-address", "Instances have no public address",
        "they are reached by Session Manager", "CKV_AWS_88 EC2.9 EC2.25", _no_address),
     on(("ec2.Instance", "ec2.LaunchTemplate"), "ec2-key-pair", "Instances have no key pair",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from infra.graph import Resource
@@ -89,12 +90,20 @@ def clauses(resource: Resource, where: Mapping[str, str]) -> list[Clause] | None
     return found
 
 
-def parse(text: Any) -> list[Clause]:
+def parse(text: Any) -> tuple[Clause, ...]:
     """The clauses of a document, as JSON or as its content. Raises ValueError."""
-    document = json.loads(text) if isinstance(text, str) else text
+    return _parsed(text) if isinstance(text, str) else _clauses(text)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> tuple[Clause, ...]:
+    return _clauses(json.loads(text))
+
+
+def _clauses(document: Any) -> tuple[Clause, ...]:
     if not isinstance(document, Mapping) or "Statement" not in document:
         raise ValueError("it has no Statement")
-    return [_clause(one) for one in _list(document["Statement"])]
+    return tuple(_clause(one) for one in _list(document["Statement"]))
 
 
 def _clause(one: Any) -> Clause:

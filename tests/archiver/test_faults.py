@@ -236,7 +236,7 @@ def deed(witness: Witness, kind: str, which: int, mark: str) -> None:
 
 
 @settings(
-    max_examples=EXAMPLES or 10,
+    max_examples=EXAMPLES or 6,
     deadline=None,
     derandomize=not EXAMPLES,
     phases=tuple(Phase) if EXAMPLES else (Phase.explicit, Phase.generate),

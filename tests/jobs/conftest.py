@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
 from psycopg import conninfo
 
@@ -46,15 +48,31 @@ def jobs(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
     return lambda *arguments: main([str(one) for one in arguments])
 
 
-@pytest.fixture(scope="module")
-def crashing() -> Iterator[tuple[Cluster, Database]]:
-    """A server of its own, to be killed, with the platform and tenant 1 on it."""
+@pytest.fixture(scope="session")
+def to_be_killed() -> Iterator[Cluster]:
+    """A server that tests may kill at any moment, with a database `migrated` at head."""
     with temporary_cluster() as cluster:
-        done = run_alembic(cluster.url(), "upgrade", "head")
+        administer(cluster, "CREATE DATABASE migrated")
+        done = run_alembic(cluster.url("migrated"), "upgrade", "head")
         assert done.returncode == 0, done.stderr
-        database = Database(cluster.url())
-        database.one("SELECT eav.tenant_add('one', 1, true)")
-        yield cluster, database
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def crashing(to_be_killed: Cluster) -> tuple[Cluster, Database]:
+    """It with a new database, of the name that pg_cron looks for, with tenant 1."""
+    to_be_killed.start()
+    administer(to_be_killed, "DROP DATABASE eav WITH (FORCE)", "CREATE DATABASE eav TEMPLATE migrated")
+    database = Database(to_be_killed.url())
+    database.one("SELECT eav.tenant_add('one', 1, true)")
+    return to_be_killed, database
+
+
+def administer(cluster: Cluster, *statements: str) -> None:
+    """Each by itself, from a database that no test uses."""
+    with closing(psycopg.connect(cluster.url("postgres"), autocommit=True)) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_replicas_are_neither_base_backups_nor_readers_of_changes() -> None:
 
 
 def test_partitions_ahead_are_those_of_the_table_with_the_fewest() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"parent_table": "eav.a", "ahead": 3 * DAY, "last_error": None},
         {"parent_table": "eav.b", "ahead": None, "last_error": "no space"},
     ]
@@ -159,7 +159,7 @@ def test_freshness_is_that_of_the_slowest_part_of_each_way() -> None:
 
 
 def test_small_tables_are_not_judged_by_their_dead_rows() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"live_rows": 10, "dead_rows": 90, "dead_percent": 90},
         {"live_rows": 90_000, "dead_rows": 10_000, "dead_percent": 10},
         {"live_rows": 0, "dead_rows": 0, "dead_percent": None},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from local.server import test_server as server_of_tests
 from migrations.lint import __main__ as program
 from migrations.lint import database, functions, landed, outcome, revisions, style
+from tests import warm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -383,6 +386,18 @@ class TestLanded:
 
 
 class TestPlpgsqlCheck:
+    @pytest.fixture(autouse=True)
+    def warm(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its alembic is a fork; TestProgram starts one."""
+
+        def run(
+            command: list[str], *, cwd: Path, env: dict[str, str], **_: object
+        ) -> subprocess.CompletedProcess[str]:
+            assert command[:2] == [sys.executable, "-m"]
+            return warm.run(*command[2:], env=env, cwd=cwd)
+
+        monkeypatch.setattr(database, "subprocess", SimpleNamespace(run=run))
+
     @pytest.fixture(autouse=True)
     def extension(self, server_url: str) -> None:
         with psycopg.connect(server_url) as connection:

@@ -1,0 +1,68 @@
+"""The command line of the infrastructure: `python -m infra --help`.
+
+A command is a module with `main(argv) -> int`, which is imported when it is asked for and not before: the SDK of AWS
+alone takes seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from infra.errors import InfraError
+
+COMMANDS: Final = {
+    "plan": (
+        "infra.plan",
+        "what a stack would be: resources, policy findings, cost, picture; needs no account",
+    ),
+    "bootstrap": (
+        "infra.bootstrap",
+        "what a first deployment needs: the state's bucket and key, roles for CI",
+    ),
+    "checklist": ("infra.checklist", "the checks before and after a deployment"),
+}
+"""Name → module, what it does."""
+
+USAGE: Final = "usage: python -m infra COMMAND …, and python -m infra COMMAND --help"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 done, 1 it cannot go on, 2 wrong usage; others are its own."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(help_text())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
+        print(f"python -m infra: no command {name}: {hint}", file=sys.stderr)
+        return 2
+    try:
+        code: int = importlib.import_module(COMMANDS[name][0]).main(rest)
+        sys.stdout.flush()
+    except InfraError as error:
+        for line in str(error).splitlines():
+            print(f"python -m infra {name}: {line}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"python -m infra {name}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is left must not be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def help_text() -> str:
+    """All commands, a line each."""
+    wide = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:{wide}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([USAGE, "", *lines])
