@@ -34,8 +34,6 @@ from alembic.util import CommandError
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from jobs import login
-from jobs.errors import JobsError
 from migrations.tables import metadata
 
 log = logging.getLogger("alembic.env")
@@ -171,6 +169,10 @@ def number_in_sequence(_: Any, __: Any, directives: list[Any]) -> None:
 
 def run_online() -> None:
     """Migrate a live database, again from the failed revision when a lock was not to be had."""
+    # Here: a new revision, or the SQL of one, needs neither a database nor the jobs.
+    from jobs import login
+    from jobs.errors import JobsError
+
     url = target_url()
     where = f"{url.host or 'local socket'}:{url.port or 5432}/{url.database}"
 
