@@ -19,7 +19,7 @@ from tests.conftest import Connection, Database
 from tests.sql.load import Load
 from tests.sql.staging import flush
 
-CRASHES = int(os.environ.get("EAV_CRASHES", "20"))
+CRASHES = int(os.environ.get("EAV_CRASHES", "10"))
 SEED = int(os.environ.get("EAV_SEED", "0")) or secrets.randbelow(2**31)
 CHORES = ("SELECT ops.prune_ingest()", "SELECT count(*) FROM eav.entity_values_ingest", "CHECKPOINT")
 

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 from tests.conftest import Connection, Database
 from tests.sql.staging import NOW, Row, copy, flush, minutes, scalar
 
-EXAMPLES = int(os.environ.get("EAV_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("EAV_EXAMPLES", "15"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + EXAMPLES * 10)]
 
