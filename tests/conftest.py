@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -18,6 +19,7 @@ from uuid import uuid4
 import psutil
 import psycopg
 import pytest
+from botocore.loaders import JSONFileLoader
 from psycopg import sql
 from xdist.scheduler import WorkStealingScheduling
 
@@ -61,6 +63,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WorkStealing
     return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
+def remember_services() -> None:
+    """Have what boto3 knows of AWS parsed once: each session does it again, for half a second, and tests make many."""
+    parse = cache(JSONFileLoader().load_file)
+    JSONFileLoader.load_file = lambda self, file_path: parse(file_path)  # type: ignore[method-assign]
+
+
+remember_services()
+
+
 def pytest_report_header() -> str:
     """Says where."""
     return f"temporary files: {tempfile.gettempdir()}"
@@ -74,9 +85,14 @@ class Database:
     # Half of what a short test does is to connect: those that look at what was done come by the shorter way.
     shortcut: str | None = field(default=None, repr=False)
 
+    @property
+    def near(self) -> str:
+        """The URL for those whom it does not matter how they come."""
+        return self.shortcut or self.url
+
     def connect(self, role: str | None = None, **options: Any) -> Connection:
         """A new autocommit connection, logged in as `role` as far as the server can tell."""
-        connection = psycopg.connect(self.shortcut or self.url, autocommit=True, **options)
+        connection = psycopg.connect(self.near, autocommit=True, **options)
         if role is not None:
             become(connection, role)
         return connection
@@ -107,6 +123,13 @@ def in_database(url: str, name: str) -> str:
     """`url` with another database; it stays a postgresql:// URL, which alembic and libpq both read."""
     base, _, query = url.partition("?")
     return f"{base.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+
+
+def database_on(server: Server, name: str) -> Database:
+    """The database of this name."""
+    return Database(
+        in_database(server.url, name), server.cluster.socket_url(name) if server.cluster else None
+    )
 
 
 def schema_fingerprint() -> str:
@@ -174,8 +197,7 @@ def new_database(server: Server, admin: Connection) -> Iterator[Callable[..., Da
             )
         )
         made.append(name)
-        shortcut = server.cluster.socket_url(name) if server.cluster else None
-        return Database(in_database(server.url, name), shortcut)
+        return database_on(server, name)
 
     yield make
     for name in made:

@@ -65,7 +65,8 @@ def copied(database: Database) -> Iterator[Callable[[], Database]]:
                 )
             )
         made.append(copy)
-        return Database(in_database(database.url, copy))
+        near = database.shortcut and in_database(database.shortcut, copy)
+        return Database(in_database(database.url, copy), near)
 
     yield make
     with psycopg.connect(in_database(database.url, "postgres"), autocommit=True) as connection:

@@ -887,7 +887,7 @@ def test_killed_at_steps_all_along_and_run_again_nothing_is_doubled_or_missing(
     before = rows_of(database, VALUES)
     at = 0
     while True:
-        connection = db.connect(database.url, "eav_jobs", "to be killed")
+        connection = db.connect(database.near, "eav_jobs", "to be killed")
         with monkeypatch.context() as patch:
             steps = deadly(patch, at)
             try:
@@ -920,7 +920,7 @@ def test_a_restore_killed_at_steps_all_along_and_run_again_is_whole(
     where = Settings(bucket.environment["ARCHIVE_BUCKET"])
     at = 0
     while True:
-        connection = db.connect(database.url, "eav_jobs", "to be killed")
+        connection = db.connect(database.near, "eav_jobs", "to be killed")
         with monkeypatch.context() as patch:
             steps = deadly(patch, at)
             try:

@@ -18,7 +18,7 @@ LONG_AGO = datetime(2020, 3, 1, tzinfo=UTC)
 @contextmanager
 def worker(database: Database) -> Iterator[db.Connection]:
     """A connection as the jobs have it."""
-    connection = db.connect(database.url, "eav_jobs", "test of archives")
+    connection = db.connect(database.near, "eav_jobs", "test of archives")
     try:
         yield connection
     finally:

@@ -93,7 +93,7 @@ def indexes(database: Database, name: str) -> dict[str, str]:
 @contextmanager
 def worker(database: Database) -> Iterator[db.Connection]:
     """A connection as the jobs have it."""
-    connection = db.connect(database.url, "eav_jobs", "test of compaction")
+    connection = db.connect(database.near, "eav_jobs", "test of compaction")
     try:
         yield connection
     finally:

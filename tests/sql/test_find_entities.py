@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from local.server import Server, become
-from tests.conftest import Connection, Database, in_database
+from tests.conftest import Connection, Database, database_on
 from tests.sql.staging import NOW, Row, Tenant, copy, drain, make_tenant, minutes, scalar
 
 ENTITIES = 40
@@ -166,7 +166,7 @@ def world(server: Server, admin: Connection, template: str) -> Iterator[World]:
         sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
     )
     try:
-        yield World(Database(in_database(server.url, name)))
+        yield World(database_on(server, name))
     finally:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

@@ -25,7 +25,7 @@ from jobs.compact import compact
 from local import queries
 from local.queries import FOLDER, Query, QueryError, Rows
 from local.server import Server
-from tests.conftest import Connection, Database, in_database
+from tests.conftest import Connection, Database, database_on
 from tests.sql import known as facts
 from tests.sql.known import BASE, ENTITIES, OLD, OTHER, TENANT, Known
 
@@ -58,9 +58,9 @@ def known(server: Server, admin: Connection, template: str) -> Iterator[Known]:
         sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
     )
     try:
-        found = facts.seed(Database(in_database(server.url, name)))
+        found = facts.seed(database_on(server, name))
         # Some of the days are compacted, as they would be: every query is asked of both kinds.
-        with closing(db.connect(found.database.url, "eav_jobs", "test of queries")) as connection:
+        with closing(db.connect(found.database.near, "eav_jobs", "test of queries")) as connection:
             assert compact(connection) > 0
         yield found
     finally:

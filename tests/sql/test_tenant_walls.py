@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 from psycopg import sql
 
-from tests.conftest import Connection, Database, in_database
+from local.server import Server
+from tests.conftest import Connection, Database, database_on
 from tests.sql import wall_attacks, wall_checks, walls
 from tests.sql.wall_attacks import SETTINGS
 from tests.sql.wall_checks import CATALOGUE
@@ -16,15 +17,13 @@ from tests.sql.walls import ROLES, TENANT_ROLES, acting, outcome, query
 
 
 @pytest.fixture(scope="module")
-def seeded(template: str, admin: Connection) -> Iterator[Database]:
+def seeded(server: Server, template: str, admin: Connection) -> Iterator[Database]:
     """One database with two tenants for all tests here: they roll back what they do."""
     name = f"eav_walls_{uuid4().hex[:12]}"
     admin.execute(
         sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
     )
-    info = admin.info
-    url = f"postgresql://{info.user}:{info.password}@{info.host}:{info.port}/postgres"
-    database = Database(in_database(url, name))
+    database = database_on(server, name)
     walls.seed(database)
     yield database
     admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

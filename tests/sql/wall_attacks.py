@@ -323,7 +323,7 @@ def compactions(database: Database) -> dict[str, object]:
             " SELECT 1, 1, 1, now() - n * interval '1 day', 1 FROM generate_series(2, 6) AS n",
         )
     for name, taken in steps:
-        with closing(db.connect(database.url, "eav_jobs", "walls")) as connection:
+        with closing(db.connect(database.near, "eav_jobs", "walls")) as connection:
             candidate = next(one for one in candidates(connection) if one.why == "it is closed")
             if name == "due":
                 found[name] = candidate.partition
