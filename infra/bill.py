@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from infra.graph import Graph, Resource
 from infra.prices import MONTH_DAYS, MONTH_HOURS, Table, Usage, awake_hours, running_hours, table
