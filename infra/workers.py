@@ -39,7 +39,7 @@ IMAGES_KEPT: Final = 100
 
 MIGRATE_CPU: Final = 256
 MIGRATE_MEMORY_MB: Final = 512
-IAM_LOGINS: Final = ("eav_analyst", "eav_app", "eav_ingest", "eav_jobs", "eav_superadmin")
+IAM_LOGINS: Final = ("eav_analyst", "eav_app", "eav_ingest", "eav_jobs", "eav_monitor", "eav_superadmin")
 """Roles that log in with tokens of IAM; a migration grants them rds_iam (docs/jobs.md)."""
 
 
