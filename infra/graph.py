@@ -57,8 +57,13 @@ class Resource:
     @cached_property
     def kind(self) -> str:
         """`rds.Instance` for `aws:rds/instance:Instance`; `eav:network:Network` stays."""
-        package, module, name = self.type.split(":")
-        return f"{module.split('/')[0]}.{name}" if package == "aws" else self.type
+        return kind_of(self.type)
+
+
+def kind_of(token: str) -> str:
+    """The kind of a type: `rds.Instance` for `aws:rds/instance:Instance`."""
+    package, module, name = token.split(":")
+    return f"{module.split('/')[0]}.{name}" if package == "aws" else token
 
 
 @dataclass

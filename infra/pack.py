@@ -19,7 +19,7 @@ from pulumi_policy import (
 from pulumi_policy.proxy import UnknownValueError
 
 from infra.exceptions import EXEMPTIONS
-from infra.graph import Graph, Resource, read_config
+from infra.graph import Graph, Resource, kind_of, read_config
 from infra.policies import RULES
 from infra.rules.kit import UNKNOWN, Rule, label
 from infra.settings import Settings, load
@@ -41,10 +41,11 @@ def _policy(rule: Rule, settings: Callable[[str], Settings]) -> Policy:
     text = f"{rule.title}: {rule.why}" + (f" ({', '.join(rule.refs)})" if rule.refs else "")
 
     def resource(args: ResourceValidationArgs, report: ReportViolation) -> None:
-        one = _resource(
-            args.resource_type, args.name, args.urn, args.props, args.opts.protect, args.opts.parent
-        )
-        _report(rule, _graph(settings, [one]), report)
+        if not rule.kinds or kind_of(args.resource_type) in rule.kinds:
+            one = _resource(
+                args.resource_type, args.name, args.urn, args.props, args.opts.protect, args.opts.parent
+            )
+            _report(rule, _graph(settings, [one]), report)
 
     def stack(args: StackValidationArgs, report: ReportViolation) -> None:
         _report(rule, _graph(settings, map(_of_stack, args.resources)), report)

@@ -248,7 +248,7 @@ def _declared(one: Resource) -> Iterator[tuple[str, str, _Rule]]:
             yield str(one.inputs.get("type")), group, _rule(one.inputs, (*peers, *own))
     elif one.kind in GROUPS:
         for direction in ("ingress", "egress"):
-            for rule in one.inputs.get(direction) or ():
+            for rule in _members(one.inputs.get(direction), Mapping):
                 own = (one.urn,) if rule.get("self") else ()
                 yield direction, one.urn, _rule(rule, (*one.references.get(direction, ()), *own))
 
@@ -256,14 +256,24 @@ def _declared(one: Resource) -> Iterator[tuple[str, str, _Rule]]:
 def _rule(inputs: Mapping[str, Any], peers: tuple[str, ...]) -> _Rule:
     blocks = [inputs.get("cidrIpv4"), inputs.get("cidrIpv6")]
     for name in ("cidrBlocks", "ipv6CidrBlocks"):
-        blocks += inputs.get(name) or ()
+        blocks += _members(inputs.get(name), str)
     return _Rule(
         protocol=str(inputs.get("ipProtocol", inputs.get("protocol"))),
-        first=int(inputs.get("fromPort") or 0),
-        last=int(inputs.get("toPort") or 65535),
+        first=_port(inputs.get("fromPort"), 0),
+        last=_port(inputs.get("toPort"), 65535),
         peers=frozenset(peers),
         ranges=frozenset(str(one) for one in blocks if one and _is_block(one)),
     )
+
+
+def _port(value: Any, otherwise: int) -> int:
+    """A port; numbers arrive as floats from the engine, and what is not known may be any."""
+    return int(value) if isinstance(value, int | float) and value >= 0 else otherwise
+
+
+def _members(value: Any, kind: Any) -> list[Any]:
+    """Those of a list that are of a kind; none of what is no list, or not known yet."""
+    return [one for one in value if isinstance(one, kind)] if isinstance(value, list) else []
 
 
 def _is_block(text: Any) -> bool:

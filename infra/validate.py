@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import zipfile
@@ -41,6 +42,9 @@ NOT_EMULATED: Final[dict[str, str]] = {
     "sfn.StateMachine": "ValidateStateMachineDefinition",
 }
 """Kinds that moto cannot make, and the operation that it lacks; the provider's validation sees them all the same."""
+
+APPLY_SECONDS: Final = 600
+"""Then an apply is given up, and what was not there yet is said."""
 
 FORGOTTEN: Final[dict[str, dict[str, str]]] = {
     "vpc.SecurityGroupIngressRule": {"description": "moto keeps none for a rule"},
@@ -232,9 +236,32 @@ class _Terraform:
 
     def apply(self) -> list[str]:
         """Create everything; errors, a line each."""
-        done = self.run("apply", "-json", "-auto-approve", "-input=false", "-parallelism=8")
-        return [_said(line) for line in done.stdout.splitlines() if '"@level":"error"' in line] or (
-            [] if done.returncode == 0 else [done.stderr.strip()]
+        log = self.folder / "apply.json"
+        with log.open("w") as sink, subprocess.Popen(
+            [self.program, "apply", "-json", "-auto-approve", "-input=false", "-parallelism=8"],
+            cwd=self.folder, env=self.environment, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                process.wait(APPLY_SECONDS)
+            except subprocess.TimeoutExpired:
+                # Terraform waits long for what an emulator never says is ready; its provider is a process of its own.
+                os.killpg(process.pid, signal.SIGKILL)
+        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        found = [
+            _told(line.get("diagnostic", {"summary": line["@message"]}))
+            for line in lines
+            if line["@level"] == "error"
+        ]
+        if process.returncode and not found:
+            done = {
+                line["hook"]["resource"]["addr"]
+                for line in lines
+                if line["type"] in ("apply_complete", "apply_errored")
+            }
+            begun = {line["hook"]["resource"]["addr"] for line in lines if line["type"] == "apply_start"}
+            found = [f"{address}: not there after {APPLY_SECONDS} s" for address in sorted(begun - done)]
+        return found or (
+            [] if process.returncode == 0 else [f"terraform apply ended with {process.returncode}"]
         )
 
     def changes(self) -> list[Mapping[str, Any]]:
@@ -246,12 +273,6 @@ class _Terraform:
             "resource_changes"
         ]
         return shown
-
-
-def _said(line: str) -> str:
-    """One error of `terraform apply -json` as a line."""
-    found = json.loads(line)
-    return _told(found.get("diagnostic", {"summary": found.get("@message", line)}))
 
 
 def _told(found: Mapping[str, Any]) -> str:

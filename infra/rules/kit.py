@@ -35,6 +35,8 @@ class Rule:
     stacks: tuple[str, ...]
     """The stacks that it is for; () for all."""
     find: Find
+    kinds: tuple[str, ...] = ()
+    """What it looks at, if it looks at one resource; () for all."""
 
     def applies(self, graph: Graph) -> bool:
         """Whether it is for this stack."""
@@ -63,7 +65,7 @@ def on(
                 for text in look(one):
                     yield one, text
 
-    return Rule(id, title, why, tuple(refs.split()), severity, scope, stacks, find)
+    return Rule(id, title, why, tuple(refs.split()), severity, scope, stacks, find, wanted)
 
 
 def over(
@@ -150,7 +152,14 @@ def want(path: str, wanted: Want) -> Look:
 
 def told(value: Any) -> str:
     """`is 5`, or `is absent`."""
-    return "is absent" if value is None else f"is {str(value).lower() if isinstance(value, bool) else value}"
+    return "is absent" if value is None else f"is {shown(value)}"
+
+
+def shown(value: Any) -> str:
+    """As a person writes it: the engine has no integers, and other words for true and false."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def values(inputs: Any, path: str) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from infra.graph import Graph, Resource
 from infra.reach import Reach, is_public
-from infra.rules.kit import GIVEN, NOT_TRUE, UNKNOWN, Rule, on, one_of, over, pointing, values, want
+from infra.rules.kit import GIVEN, NOT_TRUE, UNKNOWN, Rule, on, one_of, over, pointing, shown, values, want
 
 _RULES_OF_GROUPS: Final = (
     "vpc.SecurityGroupIngressRule",
@@ -46,20 +46,21 @@ def _open_out(resource: Resource) -> Iterator[str]:
 
 
 def _too_wide(resource: Resource) -> Iterator[str]:
+    first, last = resource.inputs.get("fromPort"), resource.inputs.get("toPort")
     if resource.inputs.get("ipProtocol") == "-1":
         yield "it is for every protocol and port"
-    elif resource.inputs.get("fromPort") != resource.inputs.get("toPort"):
-        yield f"it is for ports {resource.inputs.get('fromPort')} to {resource.inputs.get('toPort')}"
+    elif first != last and UNKNOWN not in (first, last):
+        yield f"it is for ports {shown(first)} to {shown(last)}"
     for name in ("cidrIpv4", "cidrIpv6"):
-        block = resource.inputs.get(name)
-        known = resource.kind == "vpc.SecurityGroupIngressRule" and block and block != UNKNOWN
+        block = str(resource.inputs.get(name) or UNKNOWN)
+        known = resource.kind == "vpc.SecurityGroupIngressRule" and block != UNKNOWN
         if known and not is_public(block) and ip_network(block, strict=False).num_addresses > 1:
             yield f"it is for addresses, {block}, not for a group"
 
 
 def _inline(group: Resource) -> Iterator[str]:
     for name in ("ingress", "egress"):
-        if group.inputs.get(name):
+        if group.inputs.get(name) not in (None, [], UNKNOWN):
             yield f"{name} is inline: such rules undo the separate ones"
 
 

@@ -115,10 +115,9 @@ def bucket(*more: Callable[[str, aws.s3.Bucket], object], **given: Any) -> Decla
 
 
 def blocked(**switches: bool) -> Callable[[str, aws.s3.Bucket], object]:
-    on = {"block_public_acls": True, "block_public_policy": True, "ignore_public_acls": True}
-    return lambda name, made: aws.s3.BucketPublicAccessBlock(
-        f"{name}-block", bucket=made.id, **{**on, "restrict_public_buckets": True, **switches}
-    )
+    on: Any = {"block_public_acls": True, "block_public_policy": True, "ignore_public_acls": True}
+    on |= {"restrict_public_buckets": True} | switches
+    return lambda name, made: aws.s3.BucketPublicAccessBlock(f"{name}-block", bucket=made.id, **on)
 
 
 def encrypted(algorithm: str, key: str | None, bucket_key: bool = True) -> Callable[..., object]:
@@ -138,8 +137,9 @@ def encrypted(algorithm: str, key: str | None, bucket_key: bool = True) -> Calla
 
 
 def lifecycle(**rule: Any) -> Callable[..., object]:
+    rules: Any = [{"id": "all", "status": "Enabled", **rule}]
     return lambda name, made: aws.s3.BucketLifecycleConfiguration(
-        f"{name}-lifecycle", bucket=made.id, rules=[{"id": "all", "status": "Enabled", **rule}]
+        f"{name}-lifecycle", bucket=made.id, rules=rules
     )
 
 

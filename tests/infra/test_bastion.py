@@ -104,7 +104,7 @@ def test_it_installs_psql_of_the_server_s_version_as_far_as_there_is_one(major: 
 
 
 def test_without_nat_it_needs_the_endpoints_of_sessions() -> None:
-    jobs = sorted(NEEDED_WITHOUT_NAT)
+    jobs = sorted({"glue", *NEEDED_WITHOUT_NAT})
     with pytest.raises(SettingsError) as error:
         changed.settings("dev", network={"nat": "none", "interface_endpoints": [*jobs, "ssm"]})
     assert str(error.value).splitlines() == [

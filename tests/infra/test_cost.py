@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from infra.cost import schedules, weekly
 from infra.errors import SettingsError
-from infra.graph import Graph
+from infra.graph import Graph, Resource
 from infra.settings import AWAKE_LEAST, minutes
 from infra.settings import Cost as Settings
 from tests.infra import changed
@@ -34,6 +34,13 @@ def times(cron: str) -> list[int]:
     assert 0 <= minute < 60
     assert 0 <= hour < 24
     return [day * DAY + hour * 60 + minute for day in range(first, last + 1)]
+
+
+def resting(graph: Graph, *kinds: str) -> list[Resource]:
+    """Schedules of the rest, or what else of this component."""
+    return [
+        one for one in graph.of_kind(*(kinds or ("scheduler.Schedule",))) if graph.component(one) == "cost"
+    ]
 
 
 def settings(rest_from: str, rest_to: str) -> Settings:
@@ -82,14 +89,14 @@ class TestWhen:
 
 class TestSchedules:
     def test_only_a_stack_that_rests_has_them(self, graph: Graph) -> None:
-        assert bool(graph.of_kind("scheduler.Schedule")) is graph.settings.cost.rest
+        assert bool(resting(graph)) is graph.settings.cost.rest
 
     def test_prod_never_rests(self, prod: Graph) -> None:
-        assert prod.of_kind("scheduler.Schedule", "scheduler.ScheduleGroup") == []
+        assert resting(prod, "scheduler.Schedule", "scheduler.ScheduleGroup", "iam.Role") == []
 
     def calls(self, graph: Graph) -> dict[str, tuple[str, dict[str, Any]]]:
         found = {}
-        for one in graph.of_kind("scheduler.Schedule"):
+        for one in resting(graph):
             target = one.inputs["target"]
             prefix, _, call = target["arn"].partition(":aws-sdk:")
             assert prefix == "arn:aws:scheduler::"
@@ -128,7 +135,7 @@ class TestSchedules:
 
     def test_they_are_in_the_people_s_own_time_to_the_minute(self) -> None:
         found = with_an_image()
-        for one in found.of_kind("scheduler.Schedule"):
+        for one in resting(found):
             assert one.inputs["scheduleExpressionTimezone"] == found.settings.cost.rest_zone
             assert one.inputs["flexibleTimeWindow"] == {"mode": "OFF"}
             step = one.name.removeprefix("rest-").replace("worker", "tasks").replace("ingest", "tasks")
@@ -150,11 +157,9 @@ class TestSchedules:
             *(("ecs:UpdateService", arn) for arn in services),
         }
         (trust,) = json.loads(found.one("iam.Role", "rest-role").inputs["assumeRolePolicy"])["Statement"]
-        group = found.one("scheduler.ScheduleGroup")
+        (group,) = resting(found, "scheduler.ScheduleGroup")
         assert trust["Condition"]["ArnEquals"] == {"aws:SourceArn": group.outputs["arn"]}
-        assert {one.inputs["groupName"] for one in found.of_kind("scheduler.Schedule")} == {
-            group.inputs["name"]
-        }
+        assert {one.inputs["groupName"] for one in resting(found)} == {group.inputs["name"]}
 
 
 @cache

@@ -21,24 +21,30 @@ from tests.infra.rule_pairs import KEY, PAIRS
 
 if TYPE_CHECKING:
     from infra.graph import Graph
+    from infra.settings import Settings
 
 BY_ID = {rule.id: rule for rule in RULES}
 
 
 @cache
-def declared(side: str, stack: str = "prod") -> Graph:
+def declared(side: str) -> Graph:
     """All that keep a rule, or all that break one, in one graph."""
 
     def declare(_: object) -> None:
         for rule, pair in PAIRS.items():
             getattr(pair, side)(rule)
 
-    return record(load(stack, read_config(stack)), declare)
+    return record(settings("prod"), declare)
+
+
+@cache
+def settings(stack: str) -> Settings:
+    return load(stack, read_config(stack))
 
 
 @cache
 def findings(side: str, stack: str = "prod") -> tuple[Finding, ...]:
-    return tuple(check(declared(side, stack), ()))
+    return tuple(check(dataclasses.replace(declared(side), settings=settings(stack)), ()))
 
 
 def of_rule(rule: str, side: str, stack: str = "prod") -> list[Finding]:

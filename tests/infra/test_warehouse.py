@@ -461,6 +461,7 @@ def test_contradictory_settings_are_refused_in_one_line(warehouse: Mapping[str, 
             {
                 "network": {
                     "nat": "none",
+                    "bastion": False,
                     "interface_endpoints": [
                         "ecr.api", "ecr.dkr", "kinesis-streams", "kms", "logs", "monitoring", "secretsmanager", "sts",
                     ],

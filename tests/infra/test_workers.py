@@ -170,8 +170,11 @@ class TestWhatTheJobsMakeOfIt:
         assert (alembic, option, command, target) == (["python", "-m", "alembic"], "-x", "upgrade", "head")
         roles = importlib.import_module("migrations.versions.0001_roles_and_schemas").ROLES
         logins = {role for role, may in roles.items() if may}
-        assert logins <= set(names.removeprefix("iam_logins=").split(","))
-        assert set(PROXY_USERS) <= set(workers.IAM_LOGINS)
+        for path in (ROOT / "migrations/versions").glob("*.py"):
+            logins |= set(re.findall(r"ensure_role\('(\w+)', true\)", path.read_text(encoding="utf-8")))
+        assert "eav_monitor" in logins
+        assert logins == set(names.removeprefix("iam_logins=").split(","))
+        assert set(PROXY_USERS) <= logins
 
     @pytest.mark.parametrize(("age", "well"), [(0, True), (9, True), (11, False), (None, False)])
     def test_the_health_check_looks_at_the_age_of_the_file(
@@ -340,6 +343,11 @@ class TestImage:
         assert {"psycopg", "alembic", "boto3", "pyarrow"} <= jobs.keys()
         assert not {"moto", "flask", "werkzeug", "pip", "setuptools"} & jobs.keys()
         assert "--require-hashes" in self.TEXT
+        text = (ROOT / "requirements/jobs.txt").read_text(encoding="utf-8")
+        entries = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
+        assert len(entries) == len(jobs)
+        assert all("--hash=sha256:" in entry for entry in entries)
+        assert "://" not in text
 
     def test_it_has_every_package_that_its_code_imports(self) -> None:
         imported: set[str] = set()

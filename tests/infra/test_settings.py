@@ -1,0 +1,303 @@
+"""Settings: each wrong one is refused by one clear line, and before any resource is declared."""
+
+from __future__ import annotations
+
+import copy
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra import subnets
+from infra.errors import InfraError, SettingsError
+from infra.graph import load_graph, read_config, record
+from infra.settings import NEEDED_WITHOUT_NAT, PROJECT, REQUIRED_TAGS, SECTIONS, Settings, load
+from tests.infra.conftest import STACKS
+
+
+def config(stack: str, **changes: Any) -> dict[str, Any]:
+    """The file of a stack with some values changed: `network__nat="none"`; None takes one away."""
+    found = copy.deepcopy(read_config(stack))
+    for path, value in changes.items():
+        section, *rest = path.split("__")
+        key = {"region": "aws:region", "tags": "aws:defaultTags"}.get(section, f"{PROJECT}:{section}")
+        owner = found
+        for part in [key, *rest][:-1]:
+            owner = owner.setdefault(part, {})
+        last = [key, *rest][-1]
+        if value is None:
+            owner.pop(last, None)
+        else:
+            owner[last] = value
+    return found
+
+
+def refused(stack: str, **changes: Any) -> str:
+    """The one line that says what is wrong."""
+    with pytest.raises(SettingsError) as caught:
+        load(stack, config(stack, **changes))
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_files_are_right(stack: str) -> None:
+    found = load(stack, read_config(stack))
+    assert found.stack == stack
+    assert set(found.tags) == set(REQUIRED_TAGS)
+
+
+def test_every_section_has_a_description() -> None:
+    for name in SECTIONS:
+        owner = Settings.model_fields[name].annotation
+        assert owner is bool or (isinstance(owner, type) and owner.__doc__)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        # unknown
+        ({"netwrk": {}}, "eav-platform:netwrk is no setting: did you mean network?"),
+        ({"network__ciddr": "10.0.0.0/16"}, "network.ciddr is no setting: did you mean cidr?"),
+        ({"postgres__volume": 1}, "postgres.volume is no setting"),
+        # missing
+        ({"network": None}, "network is missing"),
+        ({"region": None}, "aws:region is missing"),
+        ({"tags": None}, "aws:defaultTags is missing"),
+        ({"postgres__instance_class": None}, "postgres.instance_class is missing"),
+        ({"tags__tags__Owner": None}, "aws:defaultTags must have Owner"),
+        # wrong types and values
+        ({"network": "10.0.0.0/16"}, "network"),
+        ({"network__zones": 4}, "network.zones must be 2 or 3, got 4"),
+        ({"network__cidr": "10.0.0.0/24"}, "network.cidr must be /16 to /20"),
+        ({"network__cidr": "8.8.0.0/16"}, "network.cidr must be a private range"),
+        ({"network__cidr": "10.0.0.1/16"}, "network.cidr"),
+        ({"network__cidr": 5}, "network.cidr"),
+        ({"network__bastion": "maybe"}, "network.bastion"),
+        ({"network__bastion_instance": "m7g.large"}, "network.bastion_instance must be"),
+        ({"network__interface_endpoints": ["ec2"]}, "network.interface_endpoints.0 must be"),
+        ({"network__interface_endpoints": ["logs", "logs"]}, "interface_endpoints has one twice"),
+        ({"network__flow_log_days": 31}, "network.flow_log_days must be"),
+        ({"region": "europe"}, "aws:region must be an AWS region such as eu-central-1, got europe"),
+        ({"tags__tags__Environment": "prod"}, "aws:defaultTags: Environment must be dev, got prod"),
+        ({"protect_data": "sometimes"}, "protect_data"),
+        ({"stream__retention_hours": 23}, "stream.retention_hours must be 24 to 8760, got 23"),
+        ({"items__ttl_attribute": "createdAt"}, "items: ttl_attribute and time_attribute are both createdAt"),
+        ({"monitoring__page": []}, "monitoring.page must name somebody"),
+        ({"monitoring__page": ["nobody"]}, "monitoring.page.0 must be an e-mail address, got nobody"),
+        ({"cost__budget_usd": 0}, "cost.budget_usd must be 1 to 10000000, got 0"),
+        (
+            {"cost__rest_zone": "Berlin"},
+            "cost.rest_zone must be a time zone such as Europe/Berlin, got Berlin",
+        ),
+        ({"cost__rest_from": "25:00"}, "cost.rest_from must be a time of day such as 20:00, got 25:00"),
+        ({"archive__schedule": "daily"}, "archive.schedule must be cron("),
+        # contradictions
+        ({"network__nat": "none"}, "network: nat is none, so interface_endpoints must have"),
+        ({"postgres__replicas": 1}, "cost.rest with postgres.replicas"),
+        (
+            {"postgres__backup_copy_region": "eu-central-1"},
+            "postgres.backup_copy_region must be another region",
+        ),
+    ],
+)
+def test_each_wrong_setting_is_refused_by_one_line(changes: dict[str, Any], said: str) -> None:
+    line = refused("dev", **changes)
+    assert line.startswith("Pulumi.dev.yaml: ")
+    assert said in line
+    assert "validation error" not in line
+    assert "pydantic" not in line
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protect_data": False},
+        {"postgres__deletion_protection": False},
+        {"postgres__multi_az": False},
+        {"postgres__backup_days": 13},
+        {"postgres__backup_copy_region": None},
+        {"items__deletion_protection": False},
+        {"archive__lock_mode": "none", "archive__lock_days": 0},
+        {"stream__retention_hours": 167},
+        {"network__zones": 2},
+        {"cost__rest": True, "postgres__replicas": 0},
+    ],
+)
+def test_prod_may_not_go_without(changes: dict[str, Any]) -> None:
+    assert refused("prod", **changes).endswith(" in prod")
+
+
+def test_each_of_several_mistakes_has_its_line() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load("dev", config("dev", network__zones=4, region="x", cots={}))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("Pulumi.dev.yaml: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"postgres__database": {"secure": "AAABAA"}},
+        {"postgres": {"secure": "AAABAA"}},
+        {"monitoring__page": [{"secure": "AAABAA"}]},
+        {"region": {"secure": "AAABAA"}},
+    ],
+)
+def test_no_setting_is_a_secret(changes: dict[str, Any]) -> None:
+    line = refused("dev", **changes)
+    assert "holds a secret, and no setting is one" in line
+    assert "AAABAA" not in line
+
+
+@pytest.mark.parametrize("name", ["aws:accessKey", "aws:secretKey", "aws:token", "aws:profile"])
+def test_credentials_have_no_place_in_a_stack_file(name: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load("dev", config("dev") | {name: "AKIAABCDEFGHIJKLMNOP"})
+    assert "is not used here" in str(caught.value)
+    assert "AKIA" not in str(caught.value)
+
+
+def test_a_secret_in_plain_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load("dev", config("dev", postgres__password="correct horse"))
+    assert "postgres.password is no setting" in str(caught.value)
+    assert "correct horse" not in str(caught.value)
+
+
+def test_nothing_is_declared_before_settings_are_right(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a resource was declared")
+
+    monkeypatch.setattr("pulumi.runtime.mocks.MockMonitor.RegisterResource", never)
+    broken = (Path(__file__).parents[2] / "Pulumi.dev.yaml").read_text().replace("zones: 2", "zones: 9")
+    (tmp_path / "Pulumi.dev.yaml").write_text(broken)
+    with pytest.raises(SettingsError, match="zones must be"):
+        load_graph("dev", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "does not exist"),
+        ("config: [", "not YAML"),
+        ("", "must have config"),
+        ("config: 1", "must have config"),
+        ("encryptionsalt: x", "must have config"),
+    ],
+)
+def test_a_file_that_is_none_is_told(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "Pulumi.dev.yaml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        read_config("dev", tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("Pulumi.dev.yaml")
+    assert said in line
+
+
+def test_a_region_with_too_few_zones_is_told() -> None:
+    network = load("prod", read_config("prod")).network
+    assert network.choose_zones(["c", "a", "b", "d"]) == ("a", "b", "c")
+    with pytest.raises(SettingsError, match="network.zones is 3, the region has 2: a, b"):
+        network.choose_zones(["a", "b"])
+
+
+@given(st.sets(st.sampled_from(sorted(NEEDED_WITHOUT_NAT))))
+def test_without_nat_what_is_needed_must_be_there(some: set[str]) -> None:
+    changes = config("dev", network__nat="none", network__interface_endpoints=sorted(some))
+    missing = sorted(NEEDED_WITHOUT_NAT - some)
+    if missing:
+        with pytest.raises(SettingsError) as caught:
+            load("dev", changes)
+        assert f"must have {', '.join(missing)} too" in str(caught.value)
+    else:
+        assert load("dev", changes).network.nat == "none"
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from(SECTIONS), junk)
+def test_whatever_stands_in_a_section_it_is_a_line_or_it_is_settings(section: str, value: Any) -> None:
+    try:
+        load("dev", config("dev") | {f"{PROJECT}:{section}": value})
+    except SettingsError as error:
+        assert all(line.startswith("Pulumi.dev.yaml: ") for line in str(error).splitlines())
+
+
+# -- subnets -----------------------------------------------------------------------------------------------
+
+ranges = st.builds(
+    lambda length, index: list(IPv4Network("10.0.0.0/8").subnets(new_prefix=length))[
+        index % 2 ** (length - 8)
+    ],
+    st.integers(16, 20),
+    st.integers(0, 4095),
+)
+
+
+@given(ranges, st.integers(1, subnets.ZONES))
+def test_subnets_lie_in_the_vpc_and_do_not_overlap(cidr: IPv4Network, zones: int) -> None:
+    plan = subnets.plan(cidr, zones)
+    assert tuple(plan) == subnets.TIERS
+    blocks = [block for tier in plan.values() for block in tier]
+    assert len(blocks) == zones * len(subnets.TIERS)
+    assert all(block.subnet_of(cidr) for block in blocks)
+    ordered = sorted(blocks)
+    assert all(
+        one.broadcast_address < other.network_address
+        for one, other in zip(ordered, ordered[1:], strict=False)
+    )
+    # AWS takes /16 to /28, and keeps five addresses of each.
+    assert all(16 <= block.prefixlen <= 28 for block in blocks)
+    assert all(block.num_addresses >= 512 for block in plan["private"])
+
+
+@given(ranges)
+def test_adding_a_zone_moves_nothing(cidr: IPv4Network) -> None:
+    for zones in range(1, subnets.ZONES):
+        fewer, more = subnets.plan(cidr, zones), subnets.plan(cidr, zones + 1)
+        assert all(more[tier][:zones] == fewer[tier] for tier in subnets.TIERS)
+
+
+@given(ranges, ranges)
+def test_stacks_of_different_ranges_can_be_peered(one: IPv4Network, other: IPv4Network) -> None:
+    if not one.overlaps(other):
+        blocks = [block for tier in subnets.plan(other, 3).values() for block in tier]
+        assert not [
+            block
+            for tier in subnets.plan(one, 3).values()
+            for own in tier
+            for block in blocks
+            if own.overlaps(block)
+        ]
+
+
+def test_the_stacks_can_be_peered() -> None:
+    found = [load(stack, read_config(stack)).network.cidr for stack in STACKS]
+    assert not [1 for index, one in enumerate(found) for other in found[index + 1 :] if one.overlaps(other)]
+
+
+# -- the program -------------------------------------------------------------------------------------------
+
+
+def test_wrong_names_stop_the_program_with_one_line() -> None:
+    def declare(_: Settings) -> None:
+        import pulumi_aws as aws
+
+        for _twice in range(2):
+            aws.sqs.Queue("same")
+
+    with pytest.raises(InfraError, match="two resources are called same"):
+        record(load("dev", read_config("dev")), declare)
