@@ -18,7 +18,7 @@ PURPOSES: Final[dict[Purpose, str]] = {
     "stream": "the Kinesis stream",
     "items": "the DynamoDB tables",
     "archive": "the archive buckets",
-    "compute": "disks and images of the tasks, and the bastion's disk and sessions",
+    "compute": "disks and images of the tasks, the bastion's disk and sessions, and environments of functions",
     "logs": "CloudWatch log groups",
     "notices": "SNS topics and SQS queues",
 }

@@ -545,16 +545,6 @@ class Cost(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _awake(self) -> Self:
-        up, down = (int(clock[:2]) * 60 + int(clock[3:]) for clock in (self.rest_to, self.rest_from))
-        if self.rest and down - up < 180:
-            raise ValueError(
-                f"rest_to ({self.rest_to}) must be at least three hours before rest_from ({self.rest_from}): it is"
-                " when the stack is started in the morning, and rest_from when it is stopped in the evening"
-            )
-        return self
-
 
 class Settings(Section):
     """One stack."""
