@@ -25,6 +25,7 @@ COMMANDS: Final = {
         "infra.bootstrap",
         "what a first deployment needs: the state's bucket and key, roles for CI",
     ),
+    "bundle": ("infra.bundle", "packs the Lambda functions with their locked packages, for pulumi up"),
     "checklist": ("infra.checklist", "the checks before and after a deployment"),
 }
 """Name → module, what it does."""
