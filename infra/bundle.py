@@ -84,9 +84,14 @@ class Bundle:
         return self.root / ".local" / "bundles" / f"{self.name}.zip"
 
     @property
+    def where(self) -> str:
+        """The same from the root of the repository, where Pulumi runs the program."""
+        return self.path.relative_to(self.root).as_posix()
+
+    @property
     def archive(self) -> pulumi.FileArchive:
-        """For a function's `code`. Only its path, which need not exist for the offline plan."""
-        return pulumi.FileArchive(self.path.relative_to(ROOT).as_posix())
+        """For a function's `code`. Only its path: the offline plan does without the file."""
+        return pulumi.FileArchive(self.where)
 
     def sources(self) -> dict[str, Path]:
         """Name in the archive → file, of the repository's own code, in the order of the names."""
@@ -113,7 +118,7 @@ class Bundle:
 
     def check(self) -> None:
         """Raises InfraError, one line, if the archive is not there or was built from other sources."""
-        where = self.path.relative_to(self.root)
+        where = self.where
         try:
             with zipfile.ZipFile(self.path) as archive:
                 found = archive.comment.decode(errors="replace")
@@ -270,22 +275,22 @@ def check_all(bundles: Sequence[Bundle] = BUNDLES) -> None:
         raise InfraError("\n".join(lines))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, bundles: Sequence[Bundle] = BUNDLES) -> int:
     """`python -m infra.bundle`: builds what is missing or was built from other sources."""
     parser = argparse.ArgumentParser(prog="python -m infra.bundle", description=main.__doc__)
     parser.add_argument("--check", action="store_true", help="build nothing: say whether all is there")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.check:
-            check_all()
+            check_all(bundles)
             return 0
-        for bundle in BUNDLES:
+        for bundle in bundles:
             try:
                 bundle.check()
-                print(f"{bundle.path.relative_to(ROOT)} is up to date")
+                print(f"{bundle.where} is up to date")
             except InfraError:
-                print(f"building {bundle.path.relative_to(ROOT)}", flush=True)
-                print(f"{bundle.path.relative_to(ROOT)}: {build(bundle) / 2**20:.1f} MiB")
+                print(f"building {bundle.where}", flush=True)
+                print(f"{bundle.where}: {build(bundle) / 2**20:.1f} MiB")
     except InfraError as error:
         print(f"infra.bundle: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pulumi
 import pulumi_aws as aws
@@ -114,7 +114,10 @@ class Cost(Component):
 
     def _rest(self, postgres: Postgres, workers: Workers) -> dict[str, aws.scheduler.Schedule]:
         group = aws.scheduler.ScheduleGroup("rest", name=self.names.of("rest"), opts=self.options())
-        services = {"worker": workers.worker, "ingest": workers.ingest}
+        services: dict[Literal["worker", "ingest"], aws.ecs.Service] = {
+            "worker": workers.worker,
+            "ingest": workers.ingest,
+        }
         here = self.context
         role = service_role(
             self,

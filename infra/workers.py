@@ -14,7 +14,7 @@ from infra.component import Component, Context
 from infra.iam import Statement, Text, service_role
 from infra.keys import CLUSTER, Keys
 from infra.network import POSTGRES_PORT, Network
-from infra.postgres import Postgres
+from infra.postgres import MASTER, Postgres
 from infra.settings import Workers as Settings
 from infra.stream import Stream, key_use
 
@@ -242,14 +242,15 @@ class Workers(Component):
         )
 
     def _migrate_task(self) -> aws.ecs.TaskDefinition:
-        # The master migrates: nobody else may make roles and extensions. Its secret is read by the task itself, so that
-        # it is in no environment, and rotated before the task runs is no trouble.
-        secret = self.postgres.primary.master_user_secrets.apply(lambda found: found[0].secret_arn)
+        # The master migrates: nobody else may make roles and extensions. The task reads the secret itself, so that no
+        # environment has it. Once roles that it has made log in with tokens RDS may want one of the master, too.
+        secret = self.postgres.primary.master_user_secrets.apply(lambda found: found[0].secret_arn or "")
         return self._task(
             "migrate",
             ["python", "-m", "alembic", "-x", f"iam_logins={','.join(IAM_LOGINS)}", "upgrade", "head"],
             size=(MIGRATE_CPU, MIGRATE_MEMORY_MB),
             statements=[
+                self.postgres.may_connect(MASTER),
                 Statement("ReadTheMastersSecret", ["secretsmanager:GetSecretValue"], [secret]),
                 Statement(
                     "KeyOfTheSecret",

@@ -64,10 +64,10 @@ def connect(url: str, role: Role | None, application_name: str) -> Connection:
     Whoever logs in as the role itself stays it, anybody else takes it by SET ROLE. Raises ConnectionLostError
     if the server cannot be reached now, JobsError if it refuses or is not migrated.
     """
-    target = conninfo.make_conninfo(url, **login.options(url))
-    try:
-        connection: Connection = psycopg.connect(
-            target,
+
+    def once(options: dict[str, str]) -> Connection:
+        return psycopg.connect(
+            conninfo.make_conninfo(url, **options),
             autocommit=True,
             prepare_threshold=None,
             connect_timeout=CONNECT_TIMEOUT,
@@ -76,6 +76,9 @@ def connect(url: str, role: Role | None, application_name: str) -> Connection:
             keepalives_interval=5,
             keepalives_count=3,
         )
+
+    try:
+        connection = login.connected(url, once, psycopg.OperationalError)
     except psycopg.OperationalError as error:
         text = one_line(error)
         if _REFUSED.search(text):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from psycopg import conninfo
 
@@ -19,8 +19,35 @@ from jobs.errors import ConnectionLostError, JobsError
 IAM: Final = "DATABASE_IAM_AUTH"
 SECRET: Final = "DATABASE_SECRET_ARN"  # noqa: S105  (the name of a variable that names a secret)
 
+WANTS_A_TOKEN: Final = "PAM authentication failed"  # noqa: S105  (what RDS answers to a password, then)
+
+Connected = TypeVar("Connected")
+
 _lock: Final = threading.Lock()
 _clients: Final[dict[str, Any]] = {}
+
+
+def connected(
+    url: str,
+    connect: Callable[[dict[str, str]], Connected],
+    refused: type[Exception],
+    environment: Mapping[str, str] = os.environ,
+) -> Connected:
+    """What `connect` returns, which is given the options; it raises `refused` where the server does not let it in.
+
+    Who is a member of rds_iam has to bring a token, also by way of another role: from PostgreSQL 16 on whoever makes a
+    role becomes a member of it, so the master may be one as soon as roles that it has made are. Then RDS takes the
+    secret's password no more, and the secret's user comes with a token.
+    """
+    given = options(url, environment)
+    try:
+        return connect(given)
+    except refused as error:
+        if _chosen(environment) != SECRET or WANTS_A_TOKEN not in str(error):
+            raise
+    parts = conninfo.conninfo_to_dict(url)
+    token = _token(str(parts.get("host") or ""), int(parts.get("port") or 5432), given["user"])
+    return connect({"user": given["user"], "password": token})
 
 
 def options(url: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:

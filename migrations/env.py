@@ -34,8 +34,6 @@ from alembic.util import CommandError
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from jobs import login
-from jobs.errors import JobsError
 from migrations.tables import metadata
 
 log = logging.getLogger("alembic.env")
@@ -171,19 +169,22 @@ def number_in_sequence(_: Any, __: Any, directives: list[Any]) -> None:
 
 def run_online() -> None:
     """Migrate a live database, again from the failed revision when a lock was not to be had."""
+    # Here: a new revision, or the SQL of one, needs neither a database nor the jobs.
+    from jobs import login
+    from jobs.errors import JobsError
+
     url = target_url()
     where = f"{url.host or 'local socket'}:{url.port or 5432}/{url.database}"
+
+    def connect(options: dict[str, str]) -> Connection:
+        known = {"connect_timeout": 10, "application_name": "alembic", **options}
+        return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=known).connect()
+
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        password = login.options(url.set(drivername="postgresql").render_as_string(hide_password=False))
+        connection = login.connected(plain, connect, OperationalError)
     except JobsError as error:
         raise CommandError(str(error)) from None
-    engine = sa.create_engine(
-        url,
-        poolclass=sa.pool.NullPool,
-        connect_args={"connect_timeout": 10, "application_name": "alembic", **password},
-    )
-    try:
-        connection = engine.connect()
     except OperationalError as error:
         raise CommandError(f"cannot connect to {where}: {one_line(error)}") from None
     with connection:
@@ -234,7 +235,6 @@ def run_online() -> None:
                 let_in_by_iam(connection, roles.split(","))
             except DBAPIError as error:
                 raise CommandError(f"{where}: {one_line(error)}") from None
-    engine.dispose()
 
 
 def worth_another_try(error: DBAPIError) -> bool:

@@ -219,10 +219,16 @@ class TestRights:
         assert {arn.rpartition("/")[2] for arn in logins} == {user}
         assert not any("secretsmanager" in action for one in found.values() for action in one["Action"])
 
-    def test_migrations_read_one_secret_with_its_key_and_nothing_else(self, graph: Graph) -> None:
-        arn = graph.one("rds.Instance", "primary").outputs["masterUserSecrets"][0]["secretArn"]
+    def test_migrations_read_one_secret_with_its_key_log_in_as_its_user_and_do_nothing_else(
+        self, graph: Graph
+    ) -> None:
+        primary = graph.one("rds.Instance", "primary")
+        arn = primary.outputs["masterUserSecrets"][0]["secretArn"]
         found = statements(graph, "task-migrate-policy")
+        users = {one.rpartition("/")[2] for one in found["LogInToPostgres"]["Resource"]}
+        assert users == {primary.inputs["username"]}
         assert {action for one in found.values() for action in one["Action"]} == {
+            "rds-db:connect",
             "secretsmanager:GetSecretValue",
             "kms:Decrypt",
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from alembic.config import main as alembic
 from botocore.exceptions import ClientError, CredentialRetrievalError
-from psycopg import conninfo
+from psycopg import OperationalError, conninfo
 
 from jobs import db, login
 from jobs.archive import arrow
@@ -155,6 +155,43 @@ def test_a_secret_is_asked_for_each_time(emulator: Any) -> None:
     assert login.options(url, environment) == {"user": "root", "password": "two"}
     with pytest.raises(JobsError, match="is the secret of root, DATABASE_URL names eav_jobs"):
         login.options(URL, environment)
+
+
+class TestRefused:
+    """RDS says that PAM authentication failed where it wants a token; no other server does."""
+
+    PAM = 'connection failed: FATAL:  PAM authentication failed for user "root"'
+
+    def tries(self, url: str, environment: Mapping[str, str], said: str) -> list[dict[str, str]]:
+        """What is tried at a server that refuses the first one, saying that."""
+        seen: list[dict[str, str]] = []
+
+        def connect(options: dict[str, str]) -> None:
+            seen.append(options)
+            if len(seen) == 1:
+                raise OperationalError(said)
+
+        with suppress(OperationalError):
+            login.connected(url, connect, OperationalError, environment)
+        return seen
+
+    @pytest.fixture
+    def secret(self, emulator: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+        monkeypatch.setattr(login, "_token", lambda host, port, user: f"token of {user} at {host}:{port}")
+        text = '{"username": "root", "password": "one"}'
+        return {"DATABASE_SECRET_ARN": emulator.create_secret(Name="master", SecretString=text)["ARN"]}
+
+    def test_the_user_of_the_secret_comes_again_with_a_token(self, secret: Mapping[str, str]) -> None:
+        assert self.tries(URL.replace("eav_jobs@", ""), secret, self.PAM) == [
+            {"user": "root", "password": "one"},
+            {"user": "root", "password": "token of root at db.example.com:5432"},
+        ]
+
+    def test_for_another_reason_nobody_comes_again(self, secret: Mapping[str, str]) -> None:
+        said = 'FATAL:  password authentication failed for user "root"'
+        assert len(self.tries(URL.replace("eav_jobs@", ""), secret, said)) == 1
+        assert len(self.tries(URL, IAM, self.PAM)) == 1
+        assert self.tries("postgresql://u:p@host/db", {}, self.PAM) == [{}]
 
 
 @pytest.mark.parametrize("text", ["hunter2", '["hunter2"]', '{"password": "hunter2"}'])
