@@ -26,25 +26,6 @@ EVERYWHERE: Final = ("dev", "staging", "prod")
 
 EXEMPTIONS: Final[tuple[Exemption, ...]] = (
     Exemption(
-        "policy-service-bound",
-        "keys/kms.Key/key-compute",
-        EVERYWHERE,
-        "Fargate names account and cluster in the encryption context, which the statements ask for, and sends no"
-        " aws:SourceAccount",
-    ),
-    Exemption(
-        "schedule-dlq",
-        "publisher/scheduler.Schedule/publisher",
-        EVERYWHERE,
-        "it runs every few minutes: figures that are missing are an alarm, and sent again they are old",
-    ),
-    Exemption(
-        "dlq-keeps",
-        "publisher/sqs.Queue/publisher-failures",
-        EVERYWHERE,
-        "a failure says that there was one: the figures of that minute are worth nothing an hour later",
-    ),
-    Exemption(
         "schedule-dlq",
         "cost/scheduler.Schedule/rest-*",
         ("dev",),
@@ -57,28 +38,10 @@ EXEMPTIONS: Final[tuple[Exemption, ...]] = (
         "the archive of partitions clears away what was not verified, which a lock keeps; versions undo a mistake",
     ),
     Exemption(
-        "lambda-environment-key",
-        "publisher/lambda.Function/publisher",
-        EVERYWHERE,
-        "its variables are names and addresses, which each role that could decrypt them knows; AWS's key encrypts them",
-    ),
-    Exemption(
         "sfn-key",
         "archiver/sfn.StateMachine/archiver",
         EVERYWHERE,
         "what passes through it are counts and the names of tables and days, no item",
-    ),
-    Exemption(
-        "alarm-actions",
-        "postgres/cloudwatch.CompositeAlarm/incident-*-trouble",
-        EVERYWHERE,
-        "it tells nobody on purpose: it keeps alarms quiet that its cause would set off too",
-    ),
-    Exemption(
-        "alarm-actions",
-        "warehouse/cloudwatch.MetricAlarm/alarm-warehouse-maintenance",
-        ("staging", "prod"),
-        "as above: maintenance explains that the cluster is not healthy",
     ),
 )
 """Each must match something in each of its stacks: one that does not is a finding by itself."""
