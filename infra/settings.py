@@ -501,7 +501,7 @@ class Monitoring(Section):
 
 
 ALERTS_MOST: Final = 4
-AWAKE_LEAST: Final = 120
+NIGHT_LEAST: Final = 120
 """Minutes."""
 
 
@@ -533,21 +533,20 @@ class Cost(Section):
                 f"alert_percent must be 1 to {ALERTS_MOST} numbers, each once: a budget has 5 notices, and one is the"
                 f" forecast's, got {', '.join(map(str, percents)) or 'none'}"
             )
-        awake = (minutes(self.rest_from) - minutes(self.rest_to)) % (24 * 60)
-        if not AWAKE_LEAST <= awake <= 24 * 60 - AWAKE_LEAST:
-            raise ValueError(
-                f"rest_from and rest_to must be at least {AWAKE_LEAST // 60} hours apart, both ways round: stopping and"
-                f" starting a database takes half an hour, got {self.rest_from} and {self.rest_to}"
-            )
         return self
 
     @model_validator(mode="after")
     def _awake(self) -> Self:
-        up, down = (int(clock[:2]) * 60 + int(clock[3:]) for clock in (self.rest_to, self.rest_from))
+        up, down = minutes(self.rest_to), minutes(self.rest_from)
         if self.rest and down - up < 180:
             raise ValueError(
                 f"rest_to ({self.rest_to}) must be at least three hours before rest_from ({self.rest_from}): it is"
                 " when the stack is started in the morning, and rest_from when it is stopped in the evening"
+            )
+        if self.rest and 24 * 60 - (down - up) < NIGHT_LEAST:
+            raise ValueError(
+                f"rest_from ({self.rest_from}) and rest_to ({self.rest_to}) must have {NIGHT_LEAST // 60} hours between"
+                " them, over midnight: stopping and starting a database takes half an hour"
             )
         return self
 
