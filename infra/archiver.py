@@ -403,9 +403,8 @@ def definition(
                 "Parameters": {"FunctionName": function, "Payload.$": "$$.Execution.Input"},
                 "ResultSelector": {
                     "finished.$": "$.Payload.finished",
-                    "reason.$": "$.Payload.tables[0].reason",
-                    "archived.$": "$.Payload.tables[0].stats.archived",
-                    "deleted.$": "$.Payload.tables[0].stats.deleted",
+                    # There is one table.
+                    "table.$": "$.Payload.tables[0]",
                 },
                 "ResultPath": "$.run",
                 # Lambda ends it at the time limit; this is for a run of which nothing is heard any more.
@@ -442,10 +441,10 @@ def definition(
                 "Type": "Pass",
                 "Parameters": {
                     "runs.$": "States.MathAdd($.runs, 1)",
-                    "archived.$": "States.MathAdd($.archived, $.run.archived)",
-                    "deleted.$": "States.MathAdd($.deleted, $.run.deleted)",
+                    "archived.$": "States.MathAdd($.archived, $.run.table.stats.archived)",
+                    "deleted.$": "States.MathAdd($.deleted, $.run.table.stats.deleted)",
                     "finished.$": "$.run.finished",
-                    "reason.$": "$.run.reason",
+                    "reason.$": "$.run.table.reason",
                 },
                 "Next": "Finished",
             },

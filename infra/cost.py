@@ -27,10 +27,11 @@ TRY_SECONDS: Final = 3600
 """How long a call that fails is made again."""
 
 
-def weekly(clock: str, later: int = 0) -> str:
+def weekly(clock: str, later: int = 0, *, after_midnight: bool = False) -> str:
     """The cron expression of a time of day, and some minutes, on working days.
 
-    The days move on where the minutes pass midnight: a Friday's evening may end on a Saturday.
+    `after_midnight`: a working day ends on the next date. The days move on where the minutes pass midnight, so that
+    Friday's are never left out and Sunday's never in.
 
     >>> weekly("20:00", 10)
     'cron(10 20 ? * MON-FRI *)'
@@ -38,15 +39,17 @@ def weekly(clock: str, later: int = 0) -> str:
     'cron(5 0 ? * TUE-SAT *)'
     """
     days, minute = divmod(minutes(clock) + later, DAY)
-    names = ("MON-FRI", "TUE-SAT")[days]
+    names = ("MON-FRI", "TUE-SAT", "WED-SUN")[days + after_midnight]
     return f"cron({minute % 60} {minute // 60} ? * {names} *)"
 
 
 def schedules(cost: Settings) -> dict[str, str]:
     """When each is stopped and started: tasks before the database, and the database before tasks."""
+    # Up from 13:00 to 01:00, say: what begins on a Friday ends on a Saturday.
+    overnight = minutes(cost.rest_from) < minutes(cost.rest_to)
     return {
-        "tasks-stop": weekly(cost.rest_from),
-        "postgres-stop": weekly(cost.rest_from, STOP_AFTER),
+        "tasks-stop": weekly(cost.rest_from, after_midnight=overnight),
+        "postgres-stop": weekly(cost.rest_from, STOP_AFTER, after_midnight=overnight),
         "postgres-start": weekly(cost.rest_to),
         "tasks-start": weekly(cost.rest_to, START_AFTER),
     }

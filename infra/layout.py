@@ -25,7 +25,7 @@ INNER: Final = 20
 """Between boxes of a frame, and around them."""
 TITLE: Final = 20
 """Of a frame."""
-GAP: Final = 50
+GAP: Final = 60
 """Between boxes and frames: room for some tracks."""
 LABELS: Final = 130
 """At the left of a lane."""
@@ -218,7 +218,7 @@ class _Placer:
         right = self._columns(vpc)
         below = vpc.bottom + 50
         self._row(vpc.x + 20, below)
-        bottom = max([vpc.bottom, *(box.bottom for box in self.boxes.values())]) + 50
+        bottom = max([vpc.bottom, *(box.bottom for box in self.boxes.values())]) + 60
         region = Rect(left, top, right + 30 - left, bottom - top)
         self._outside(region)
         page = Page(region.right + 20, region.bottom + 60, self.boxes, self.frames, self.lanes, vpc, region)
@@ -280,7 +280,7 @@ class _Placer:
         }
         columns: tuple[list[Node], list[Node], list[Node]] = ([], [], [])
         for node in self.topology.nodes:
-            if node.place != "region" or node.kind in _BELOW or self._starts_inside(node, inside):
+            if node.place != "region" or node.kind in _BELOW or self._serves_inside(node, inside):
                 continue
             columns[2 if node.kind in _CHAIN else 0 if node.key in near else 1].append(node)
         x = vpc.right + GAP + 20
@@ -297,10 +297,18 @@ class _Placer:
             x += WIDTH + GAP + 10
         return x - GAP
 
-    def _starts_inside(self, node: Node, inside: set[str]) -> bool:
-        """A schedule of something in the VPC: it lies under it."""
-        targets = [edge.target for edge in self.topology.edges if edge.source == node.key]
-        return node.kind == "scheduler.Schedule" and bool(targets) and set(targets) <= inside
+    def _serves_inside(self, node: Node, inside: set[str]) -> bool:
+        """A schedule of something in the VPC, or a queue of what it failed: it lies under it."""
+        if node.kind not in _CHAIN:
+            return False
+        ends = {
+            end
+            for edge in self.topology.edges
+            for end in (edge.source, edge.target)
+            if node.key in (edge.source, edge.target)
+        } - {node.key}
+        hosts = {end for end in ends if self.nodes.get(end, node).kind not in _CHAIN}
+        return bool(hosts) and hosts <= inside
 
     def _row(self, x: float, y: float) -> None:
         for node in sorted(self.topology.nodes, key=_rank):
@@ -409,12 +417,15 @@ class _Router:
                 self.alone[f"group:{node.group}"] = page.boxes[node.key]
         for rect in [
             *(box.grown(_CLEAR) for box in page.boxes.values()),
-            *(text.rect() for text in page.texts),
+            *(text.rect().grown(6) for text in page.texts),
         ]:
             for cell in self._cells(rect):
                 self.solid[cell] = 1
         for key, rect in [("vpc", page.vpc), *page.frames.items()]:
             self.frames[key] = list(self._cells(rect.grown(_CLEAR)))
+        here = set(self._cells(page.region.grown(-_CLEAR)))
+        self.frames["outside"] = [cell for cell in range(cells) if cell not in here]
+        self.outside = {node.key for node in topology.nodes if node.place == "outside"}
 
     def _cells(self, rect: Rect) -> Iterator[int]:
         """Whose middle lies in it."""
@@ -454,6 +465,8 @@ class _Router:
         open_frames = {"", self.frame_of.get(edge.source, ""), self.frame_of.get(edge.target, "")}
         if {edge.source, edge.target} & self.inside:
             open_frames.add("vpc")
+        if {edge.source, edge.target} & self.outside:
+            open_frames.add("outside")
         found = self._search(source, target, open_frames)
         if not found:
             return ()
@@ -572,7 +585,7 @@ def _label(page: Page) -> None:
     for route in page.routes:
         if route.edge.label in _SILENT:
             continue
-        choices = []
+        choices: list[tuple[float, int, Text]] = []
         for order, (one, two) in enumerate(reversed(list(pairwise(route.points)))):
             long = abs(one[0] - two[0]) + abs(one[1] - two[1])
             level = one[1] == two[1]

@@ -42,14 +42,21 @@ LEGEND: Final = (
 )
 
 
-def draw(topology: Topology, costs: Mapping[str, float], folder: Path) -> tuple[Path, Path]:
-    """Write `architecture-<stack>.svg` and `.png` into a folder; returns both. `costs`: USD a month by URN."""
+def draw(
+    topology: Topology, costs: Mapping[str, float], folder: Path, *, png: bool = True
+) -> tuple[Path, ...]:
+    """Write `architecture-<stack>.svg` and, with `png`, the same as `.png` into a folder; returns what was written.
+
+    `costs`: USD a month by URN.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     figure = _figure(lay_out(topology), topology, costs)
-    svg, png = (folder / f"architecture-{topology.stack}.{suffix}" for suffix in ("svg", "png"))
-    svg.write_bytes(_svg(figure, topology))
-    png.write_bytes(_png(figure))
-    return svg, png
+    written = [folder / f"architecture-{topology.stack}.svg"]
+    written[0].write_bytes(_svg(figure, topology))
+    if png:
+        written.append(written[0].with_suffix(".png"))
+        written[1].write_bytes(_png(figure))
+    return tuple(written)
 
 
 def _figure(page: Page, topology: Topology, costs: Mapping[str, float]) -> Figure:

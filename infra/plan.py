@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`python -m infra plan`; returns the exit code. Raises InfraError."""
     options = _parser().parse_args(argv)
     say = _Steps(sys.stderr.isatty())
-    plan = make(options.stack, options.out if options.picture else None, options.diff, say=say)
+    folder = options.out if options.picture else None
+    plan = make(options.stack, folder, options.diff, png=options.png, say=say)
     say.end()
     if options.json:
         print(json.dumps(as_json(plan), indent=2))
@@ -78,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument(
         "--out", type=Path, default=FOLDER, metavar="DIR", help="for the picture (default: .local/plan)"
+    )
+    parser.add_argument(
+        "--no-png",
+        dest="png",
+        action="store_false",
+        help="draw the SVG only (--out docs renews a page's picture)",
     )
     parser.add_argument("--no-picture", dest="picture", action="store_false", help="draw none: a second less")
     return parser
@@ -104,6 +111,7 @@ def make(
     folder: Path | None = None,
     other: str | None = None,
     *,
+    png: bool = True,
     root: Path = ROOT,
     say: Callable[[str], None] = lambda text: None,
 ) -> Plan:
@@ -124,7 +132,7 @@ def make(
     pictures: tuple[Path, ...] = ()
     if folder is not None:
         say("drawing the picture")
-        pictures = _draw(graph, bill, folder)
+        pictures = _draw(graph, bill, folder, png)
     return Plan(graph, findings, bill, pictures, against, found)
 
 
@@ -140,11 +148,11 @@ def _findings(graph: Graph) -> tuple[Finding, ...]:
     )
 
 
-def _draw(graph: Graph, bill: Estimate, folder: Path) -> tuple[Path, ...]:
+def _draw(graph: Graph, bill: Estimate, folder: Path, png: bool) -> tuple[Path, ...]:
     from infra.picture import draw
     from infra.topology import topology
 
-    return draw(topology(graph), bill.by_resource(), folder)
+    return draw(topology(graph), bill.by_resource(), folder, png=png)
 
 
 def kinds(graph: Graph) -> dict[str, dict[str, int]]:
@@ -232,7 +240,8 @@ def _usd(value: float) -> str:
 def _show_components(plan: Plan, console: Console) -> None:
     costs = plan.bill.by_component()
     right = ("resources", "USD a month")
-    table = _table("\nResources", "component", "resources", "kinds", "USD a month", right=right)
+    console.print()
+    table = _table("Resources", "component", "resources", "kinds", "USD a month", right=right)
     for component, found in kinds(plan.graph).items():
         words = ", ".join(f"{kind} {count}" if count > 1 else kind for kind, count in found.items())
         table.add_row(component, str(sum(found.values())), words, _usd(costs.get(component, 0)))
@@ -242,7 +251,8 @@ def _show_components(plan: Plan, console: Console) -> None:
 def _show_findings(findings: Sequence[Finding], console: Console) -> None:
     excepted = [one for one in findings if one.excepted is not None]
     left = [one for one in findings if one.excepted is None]
-    console.print(Text("\nPolicies", style="bold"))
+    console.print()
+    console.print(Text("Policies", style="bold"))
     for one in left:
         style = "bold red" if one.severity == "mandatory" else "yellow"
         line = Text.assemble(
@@ -262,8 +272,9 @@ def _show_findings(findings: Sequence[Finding], console: Console) -> None:
 
 def _show_cost(plan: Plan, console: Console) -> None:
     bill, settings = plan.bill, plan.graph.settings
+    console.print()
     table = _table(
-        "\nWhat costs most", "component", "resource", "what", "quantity", "unit", "USD a month",
+        "What costs most", "component", "resource", "what", "quantity", "unit", "USD a month",
         right=("quantity", "USD a month"),
     )  # fmt: skip
     for line in bill.lines[:LARGEST]:
@@ -279,13 +290,14 @@ def _show_cost(plan: Plan, console: Console) -> None:
     if rest:
         table.add_row("", "", f"and {len(rest)} more lines", "", "", _usd(sum(line.usd for line in rest)))
     console.print(table)
-    table = _table("\nAssumed", "what", "amount", "unit", "why", right=("amount",))
+    console.print()
+    table = _table("Assumed", "what", "amount", "unit", "why", right=("amount",))
     for name, (amount, usage) in bill.assumed.items():
         table.add_row(name.replace("_", " "), f"{amount:,g}", usage.unit, usage.why)
     console.print(table)
     prices = bill.table
     console.print(
-        f"\nAbout {bill.usd:,.0f} USD a month at prices of {prices.as_of} in {prices.region}: {prices.terms}",
+        f"About {bill.usd:,.0f} USD a month at prices of {prices.as_of} in {prices.region}: {prices.terms}",
         soft_wrap=True,
     )
     if prices.region != settings.region:
@@ -300,17 +312,20 @@ def _show_cost(plan: Plan, console: Console) -> None:
 
 
 def _show_difference(found: Difference, one: str, other: str, console: Console) -> None:
-    table = _table(f"\nSettings: {one} → {other}", "setting", one, "", other)
+    console.print()
+    table = _table(f"Settings: {one} → {other}", "setting", one, "", other)
     for key, (here, there) in found.settings.items():
         table.add_row(key, _word(here), "→", _word(there))
     console.print(table)
     for stack, groups in ((one, found.gone), (other, found.new)):
-        table = _table(f"\nOnly in {stack}", "component", "kind", "names")
+        console.print()
+        table = _table(f"Only in {stack}", "component", "kind", "names")
         for group, names in groups.items():
             component, kind = group.split(" ")
             table.add_row(component, kind, ", ".join(names))
         console.print(table)
-    table = _table("\nUSD a month", "component", one, other, "more", right=(one, other, "more"))
+    console.print()
+    table = _table("USD a month", "component", one, other, "more", right=(one, other, "more"))
     for name, (here, there) in [*found.usd.items(), ("all", found.total)]:
         table.add_row(name, _usd(here), _usd(there), _usd(there - here))
     console.print(table)

@@ -90,7 +90,7 @@ def _primary(one: Resource, _: Graph) -> tuple[str, ...]:
 def _task(one: Resource, graph: Graph) -> tuple[str, ...]:
     task = next((found for found in _referred(graph, one) if found.kind == "ecs.TaskDefinition"), one)
     cpu, memory = int(task.inputs["cpu"]) / 1024, int(task.inputs["memory"]) / 1024
-    return "Fargate task" + ("" if task is not one else ", run when asked"), f"{cpu:g} vCPU, {memory:g} GB"
+    return "Fargate task" + (" when asked" if task is one else ""), f"{cpu:g} vCPU, {memory:g} GB"
 
 
 def _retained(one: Resource, _: Graph) -> tuple[str, ...]:
@@ -312,7 +312,7 @@ class _Reader:
             )
             node = Node(
                 key=f"endpoints:{sort}",
-                title=f"{len(found)} {sort.lower()} endpoints",
+                title=f"{len(found)} {sort.lower()} endpoint{'s' * (len(found) > 1)}",
                 detail=(" ".join(names),),
                 kind="ec2.VpcEndpoint",
                 place="private",
