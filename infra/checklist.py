@@ -205,12 +205,9 @@ class Checklist:
         names = [str(one.inputs["name"]) for one in self.graph.of_kind("cloudwatch.MetricAlarm")]
         found: set[str] = set()
         for first in range(0, len(names), 100):
-            for page in (
-                self.aws("cloudwatch")
-                .get_paginator("describe_alarms")
-                .paginate(AlarmNames=names[first : first + 100], StateValue="ALARM")
-            ):
-                found |= {one["AlarmName"] for one in page["MetricAlarms"]}
+            pages = self.aws("cloudwatch").get_paginator("describe_alarms")
+            for page in pages.paginate(AlarmNames=names[first : first + 100], StateValue="ALARM"):
+                found |= {one["AlarmName"] for one in page["MetricAlarms"] if one["StateValue"] == "ALARM"}
         return ("failed", ", ".join(sorted(found))) if found else ("ok", f"{len(names)} looked at")
 
     def _services(self) -> Answer:

@@ -18,12 +18,15 @@ PURPOSES: Final[dict[Purpose, str]] = {
     "stream": "the Kinesis stream",
     "items": "the DynamoDB tables",
     "archive": "the archive buckets",
-    "compute": "disks and images of the tasks, and the bastion's disk and sessions",
+    "compute": "disks and images of the tasks, the bastion's disk and sessions, and environments of functions",
     "logs": "CloudWatch log groups",
     "notices": "SNS topics and SQS queues",
 }
 CLUSTER: Final = "tasks"
 """Of ECS: Fargate says its name when it uses the key of the tasks' disks, so the key's policy has to know it."""
+PUBLISHERS: Final = ("cloudwatch", "budgets", "events.rds", "redshift")
+"""Services that publish to an encrypted topic by themselves. EventBridge is none: it does not tell KMS for which
+account it acts (SNS's guide, "Key management")."""
 WAITING_DAYS: Final = 30
 """Before a key that was scheduled for deletion is gone, and what it encrypted with it."""
 
@@ -124,22 +127,15 @@ class Keys(Component):
                 ),
             )
         if purpose == "notices":
-            # Those that publish to an encrypted topic by themselves.
+            # CloudWatch and its like call KMS by themselves: without a right of their own to the key an alarm is in
+            # ALARM, and tells nobody.
             return (
                 Statement(
                     "PublishersOfThisAccount",
                     ["kms:Decrypt", "kms:GenerateDataKey*"],
                     ["*"],
                     conditions={"StringEquals": {"aws:SourceAccount": here.account}},
-                    principals={
-                        "Service": [
-                            "cloudwatch.amazonaws.com",
-                            "budgets.amazonaws.com",
-                            "events.amazonaws.com",
-                            "events.rds.amazonaws.com",
-                            "redshift.amazonaws.com",
-                        ]
-                    },
+                    principals={"Service": [f"{name}.amazonaws.com" for name in PUBLISHERS]},
                 ),
             )
         return ()

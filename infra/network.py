@@ -11,6 +11,7 @@ from infra import subnets
 from infra.component import Component, Context
 from infra.iam import Statement, document, service_role
 from infra.keys import Keys
+from infra.settings import Settings
 from infra.subnets import Tier
 
 Group = Literal["bastion", "jobs", "proxy", "postgres", "warehouse", "endpoints"]
@@ -48,7 +49,7 @@ EDGES: Final = (
     Edge("proxy", "endpoints", HTTPS, "the secret of the database"),
     Edge("warehouse", "endpoints", HTTPS, "the stream, keys and logs"),
 )
-"""All connections inside the VPC: each is an egress rule of one group and an ingress rule of the other."""
+"""All connections inside the VPC, where a stack has both groups: a rule out of the one, and a rule into the other."""
 
 OUT: Final[dict[Group, str]] = {
     "jobs": "AWS APIs without an endpoint",
@@ -62,6 +63,17 @@ GATEWAYS: Final[dict[Literal["s3", "dynamodb"], tuple[Group, ...]]] = {
     "dynamodb": ("jobs",),
 }
 """Who uses the free gateway endpoints; they have no group, only a list of address ranges."""
+
+
+def groups(settings: Settings) -> tuple[Group, ...]:
+    """Those that a stack has members for: a door that leads nowhere is forgotten open."""
+    empty = {
+        "bastion": not settings.network.bastion,
+        "endpoints": not settings.network.interface_endpoints,
+        "proxy": not settings.postgres.proxy,
+        "warehouse": settings.warehouse.kind == "none",
+    }
+    return tuple(name for name in GROUPS if not empty.get(name))
 
 
 class Network(Component):
@@ -118,7 +130,7 @@ class Network(Component):
                 tags=self._tag(name),
                 opts=self.options(),
             )
-            for name, text in GROUPS.items()
+            for name, text in ((name, GROUPS[name]) for name in groups(context.settings))
         }
         self._rules()
         self._endpoints()
@@ -130,7 +142,7 @@ class Network(Component):
         return [subnet.id for subnet in self.subnets[tier]]
 
     def group_id(self, name: Group) -> pulumi.Output[str]:
-        """Of a security group by its name in GROUPS."""
+        """Of a security group by its name; `groups` says which a stack has."""
         return self.groups[name].id
 
     def _tag(self, thing: str) -> dict[str, str]:
@@ -196,6 +208,8 @@ class Network(Component):
 
     def _rules(self) -> None:
         for edge in EDGES:
+            if not {edge.source, edge.target} <= self.groups.keys():
+                continue
             thing = f"{edge.source}-to-{edge.target}-{edge.port}"
             aws.vpc.SecurityGroupEgressRule(
                 f"{thing}-out",
@@ -219,6 +233,8 @@ class Network(Component):
             )
         if self.settings.nat != "none":
             for group, why in OUT.items():
+                if group not in self.groups:
+                    continue
                 aws.vpc.SecurityGroupEgressRule(
                     f"{group}-to-internet-out",
                     security_group_id=self.group_id(group),
@@ -246,6 +262,8 @@ class Network(Component):
                 opts=self.options(),
             )
             for group in users:
+                if group not in self.groups:
+                    continue
                 aws.vpc.SecurityGroupEgressRule(
                     f"{group}-to-{service}-out",
                     security_group_id=self.group_id(group),
@@ -283,14 +301,22 @@ class Network(Component):
     def _gateway_policy(self, service: str) -> pulumi.Output[str]:
         if service != "s3":
             return document(self._own_principals())
-        # Packages of Amazon Linux and layers of images come from buckets of AWS, the former without credentials.
+        # Packages of Amazon Linux and layers of images come from buckets of AWS: the former without credentials, the
+        # latter with ECR's (its guide, "Minimum Amazon S3 bucket permissions"). Without it no task starts.
+        arn, region = f"arn:{self.context.partition}:s3:::", self.context.region
         packages = Statement(
             "AmazonLinuxPackages",
             ["s3:GetObject"],
-            [f"arn:{self.context.partition}:s3:::al2023-repos-{self.context.region}-de612dc2/*"],
+            [f"{arn}al2023-repos-{region}-de612dc2/*"],
             principals="*",
         )
-        return document(self._own_principals(), packages)
+        layers = Statement(
+            "LayersOfImages",
+            ["s3:GetObject"],
+            [f"{arn}prod-{region}-starport-layer-bucket/*"],
+            principals="*",
+        )
+        return document(self._own_principals(), packages, layers)
 
     # -- flow logs -------------------------------------------------------------------------------------------
 

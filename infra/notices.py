@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 import pulumi
 import pulumi_aws as aws
 
 from infra.component import Component, Context
 from infra.iam import Statement, document
-from infra.keys import Keys
+from infra.keys import PUBLISHERS, Keys
 
 Urgency = Literal["page", "notice"]
-PUBLISHERS: Final = ("cloudwatch", "events", "budgets", "events.rds", "redshift")
 
 
 class Notices(Component):

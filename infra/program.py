@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pulumi
+from pulumi.runtime import config
 
 from infra import bundle
 from infra.archive import Archive
@@ -18,7 +22,7 @@ from infra.network import Network
 from infra.notices import Notices
 from infra.postgres import Postgres
 from infra.publisher import Publisher
-from infra.settings import SECTIONS, Settings, load
+from infra.settings import Settings, load
 from infra.stream import Stream
 from infra.upgrade import check
 from infra.warehouse import Warehouse
@@ -39,11 +43,21 @@ def main() -> None:
 
 
 def settings_of(stack: str) -> Settings:
-    """The settings of a stack as Pulumi holds them."""
-    ours, provider = pulumi.Config(), pulumi.Config("aws")
-    found = {f"{ours.name}:{section}": ours.get_object(section) for section in SECTIONS}
-    found |= {"aws:region": provider.get("region"), "aws:defaultTags": provider.get_object("defaultTags")}
-    return load(stack, {key: value for key, value in found.items() if value is not None})
+    """The settings of a stack as Pulumi holds them. Raises SettingsError."""
+    # All keys, not those that are looked for: one that is misspelt must not be passed over.
+    given = {**config.get_config_env(), **config.CONFIG.get()}
+    secret = {*config.get_config_secret_keys_env(), *filter(config.is_config_secret, given)}
+    return load(
+        stack, {key: {"secure": ""} if key in secret else _plain(text) for key, text in given.items()}
+    )
+
+
+def _plain(text: str) -> Any:
+    """A value as it stands in the stack's file: Pulumi hands on what is no text as JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def declare(settings: Settings) -> None:

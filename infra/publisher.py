@@ -9,11 +9,11 @@ import pulumi_aws as aws
 
 from infra import bundle
 from infra.component import Component, Context
-from infra.iam import Statement, document, role_policy, service_role
+from infra.iam import Statement, Text, document, role_policy, service_role
 from infra.keys import Keys
 from infra.network import POSTGRES_PORT, Network
 from infra.postgres import Postgres
-from infra.settings import Cost, Settings
+from infra.settings import Cost, Settings, minutes
 
 USER: Final = "eav_monitor"
 """It looks and changes nothing: migrations/versions/0012_monitor.py."""
@@ -22,30 +22,33 @@ CERTIFICATES: Final = "/var/task/certificates/rds-ca.pem"
 MEMORY_MB: Final = 256
 TIMEOUT: Final = 60
 """Seconds; the next one begins by then."""
-FAILURES_KEPT: Final = 86_400
-"""Seconds. A failure says that there was one: the figures of that minute are worth nothing an hour later."""
+FAILURES_KEPT: Final = 14 * 86_400
+"""Seconds, the most that SQS keeps."""
 
 
 def schedule(settings: Settings) -> tuple[str, str]:
     """When it runs, as EventBridge Scheduler writes it, and in which time zone.
 
-    In a stack that rests only while the database is up: from the hour after its start to the hour of its end, Monday to
-    Friday.
+    In a stack that rests only in the hours in which the database is up from beginning to end, on the days on which it
+    was started: what is left of such a day after midnight is not looked at.
     """
-    minutes = settings.monitoring.publish_minutes
+    often = settings.monitoring.publish_minutes
     if not settings.cost.rest:
-        return f"rate({minutes} minute{'s' if minutes > 1 else ''})", "UTC"
+        return f"rate({often} minute{'s' if often > 1 else ''})", "UTC"
     first, last = waking_hours(settings.cost)
-    return f"cron(0/{minutes} {first}-{last} ? * MON-FRI *)", settings.cost.rest_zone
+    return f"cron(0/{often} {first}-{last} ? * MON-FRI *)", settings.cost.rest_zone
 
 
 def waking_hours(cost: Cost) -> tuple[int, int]:
-    """The first and the last hour of the day in which the database is up from beginning to end.
+    """The first and the last whole hour in which the database is up, of the day on which it is started.
 
-    RDS takes some ten minutes to start: it may not be up in the first quarter of an hour after `rest_to`.
+    RDS takes some ten minutes to start: it may not be up in the first quarter of an hour after `rest_to`. A database
+    that is started in the last hours of a day is looked at in the last one alone.
     """
-    up, down = (int(clock[:2]) * 60 + int(clock[3:]) for clock in (cost.rest_to, cost.rest_from))
-    return -(-(up + 15) // 60), down // 60 - 1
+    up, down = minutes(cost.rest_to), minutes(cost.rest_from)
+    first = -(-(up + 15) // 60)
+    last = 23 if down <= up else down // 60 - 1
+    return min(first, last), last
 
 
 class Publisher(Component):
@@ -94,6 +97,7 @@ class Publisher(Component):
             timeout=TIMEOUT,
             # Two at once would count the same twice, and a third wait behind a server that hangs.
             reserved_concurrent_executions=1,
+            kms_key_arn=self._keys.arn("compute"),
             environment=aws.lambda_.FunctionEnvironmentArgs(
                 variables={
                     "DATABASE_URL": pulumi.Output.concat(
@@ -154,17 +158,16 @@ class Publisher(Component):
     def _statements(self, postgres: Postgres, function: str) -> tuple[Statement, ...]:
         here = self.context
         own = here.arn("lambda", f"function:{function}")
+        doors: list[Text] = [postgres.primary.resource_id, *here.settings.postgres.also_connect]
         subnets = [subnet.arn for subnet in self._network.subnets["private"]]
+        group = pulumi.Output.concat(here.arn("ec2", "security-group/"), self._network.group_id("jobs"))
         interfaces = here.arn("ec2", "network-interface/*")
         return (
             # The primary alone, where others may log in to replicas and the proxy too.
             Statement(
                 "LogInToThePrimary",
                 ["rds-db:connect"],
-                [
-                    pulumi.Output.concat(here.arn("rds-db", "dbuser"), ":", door, "/", USER)
-                    for door in (postgres.primary.resource_id, *here.settings.postgres.also_connect)
-                ],
+                [pulumi.Output.concat(here.arn("rds-db", "dbuser"), ":", door, "/", USER) for door in doors],
             ),
             Statement(
                 "WriteThisGroup",
@@ -177,7 +180,7 @@ class Publisher(Component):
             Statement(
                 "EnterTheseSubnets",
                 ["ec2:CreateNetworkInterface"],
-                [*subnets, self._network.groups["jobs"].arn, interfaces],
+                [*subnets, group, interfaces],
             ),
             # Looking is not narrowed by EC2 at all, and Lambda refuses a role that may delete, or assign addresses to,
             # less than any interface (terraform-provider-aws issue 20698).
@@ -207,12 +210,25 @@ class Publisher(Component):
                 conditions={"ArnEquals": {"lambda:SourceFunctionArn": own}},
                 effect="Deny",
             ),
-            Statement("LeaveFailures", ["sqs:SendMessage"], [self.failures.arn]),
+            *self._keep_failures(),
+            # Lambda decrypts the environment by a grant of the role, which is void once a role of that name was made
+            # anew. There is no secret in it.
+            Statement(
+                "ReadItsOwnEnvironment",
+                ["kms:Decrypt"],
+                [self._keys.arn("compute")],
+                conditions={"StringEquals": {"kms:ViaService": f"lambda.{here.region}.amazonaws.com"}},
+            ),
+        )
+
+    def _keep_failures(self) -> tuple[Statement, ...]:
+        return (
+            Statement("KeepWhatFailed", ["sqs:SendMessage"], [self.failures.arn]),
             Statement(
                 "KeyOfTheQueue",
                 ["kms:Decrypt", "kms:GenerateDataKey"],
                 [self._keys.arn("notices")],
-                conditions={"StringEquals": {"kms:ViaService": f"sqs.{here.region}.amazonaws.com"}},
+                conditions={"StringEquals": {"kms:ViaService": f"sqs.{self.context.region}.amazonaws.com"}},
             ),
         )
 
@@ -223,6 +239,7 @@ class Publisher(Component):
             "publisher-schedule",
             "scheduler.amazonaws.com",
             Statement("StartThisFunction", ["lambda:InvokeFunction"], [self.function.arn]),
+            *self._keep_failures(),
         )
         return aws.scheduler.Schedule(
             "publisher",
@@ -238,6 +255,7 @@ class Publisher(Component):
                 retry_policy=aws.scheduler.ScheduleTargetRetryPolicyArgs(
                     maximum_retry_attempts=0, maximum_event_age_in_seconds=60
                 ),
+                dead_letter_config=aws.scheduler.ScheduleTargetDeadLetterConfigArgs(arn=self.failures.arn),
             ),
             opts=self.options(),
         )

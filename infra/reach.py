@@ -92,6 +92,11 @@ class Reach:
         for target in pointed:
             if target.kind in _SUBNET_GROUPS:
                 subnets.update(target.references.get("subnetIds", ()))
+        if not subnets:
+            # A replica in the same region lies in the subnets of what it copies.
+            for urn in one.references.get("replicateSourceDb", ()):
+                source = self._place(self.graph.resources[urn])
+                subnets |= source.subnets if source else frozenset()
         if not groups and not subnets:
             return None
         return Place(one, groups, frozenset(subnets), _asks_for_address(one.inputs))

@@ -112,6 +112,10 @@ NEEDED_BY_SESSIONS: Final[frozenset[str]] = frozenset({"ssm", "ssmmessages"})
 """What the bastion's agent calls to be reached by Session Manager; of ec2messages only agents before 3.3.40 ask."""
 
 
+PRIVATE: Final = tuple(IPv4Network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
+"""RFC 1918. Python calls other ranges private too, such as 127.0.0.0/8, which no VPC takes."""
+
+
 class Section(BaseModel):
     """One section of a stack file: nothing unknown, nothing converted behind one's back, nothing changed later."""
 
@@ -138,7 +142,7 @@ class Network(Section):
     def _room(cls, cidr: IPv4Network) -> IPv4Network:
         if not 16 <= cidr.prefixlen <= 20:
             raise ValueError(f"must be /16 to /20 to hold four tiers in three zones, got {cidr}")
-        if not cidr.is_private:
+        if not any(cidr.subnet_of(block) for block in PRIVATE):
             raise ValueError(
                 f"must be a private range (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16), got {cidr}"
             )
@@ -541,16 +545,6 @@ class Cost(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _awake(self) -> Self:
-        up, down = (int(clock[:2]) * 60 + int(clock[3:]) for clock in (self.rest_to, self.rest_from))
-        if self.rest and down - up < 180:
-            raise ValueError(
-                f"rest_to ({self.rest_to}) must be at least three hours before rest_from ({self.rest_from}): it is"
-                " when the stack is started in the morning, and rest_from when it is stopped in the evening"
-            )
-        return self
-
 
 class Settings(Section):
     """One stack."""
@@ -662,11 +656,11 @@ def load(stack: str, config: Mapping[str, Any]) -> Settings:
     file = f"Pulumi.{stack}.yaml"
     values: dict[str, Any] = {"stack": stack}
     lines: list[str] = []
+    hidden: set[str] = set()
     for key, value in config.items():
         if _secret(value):
-            lines.append(
-                f"{file}: {key} holds a secret, and no setting is one: AWS makes and keeps the passwords"
-            )
+            lines.append(f"{key} holds a secret, and no setting is one: AWS makes and keeps the passwords")
+            hidden.add({"aws:region": "region", "aws:defaultTags": "tags"}.get(key, key.partition(":")[2]))
         elif key == "aws:region":
             values["region"] = value
         elif key == "aws:defaultTags":
@@ -676,22 +670,27 @@ def load(stack: str, config: Mapping[str, Any]) -> Settings:
             if section in SECTIONS:
                 values[section] = value
             else:
-                lines.append(f"{file}: {key} is no setting{_nearest(section, SECTIONS)}")
+                lines.append(f"{key} is no setting{_nearest(section, SECTIONS)}")
         elif key.startswith("aws:"):
-            lines.append(f"{file}: {key} is not used here; aws:region and aws:defaultTags are")
+            lines.append(f"{key} is not used here; aws:region and aws:defaultTags are")
     try:
         found = Settings.model_validate(values)
     except ValidationError as error:
-        lines += [f"{file}: {_line(one, values)}" for one in error.errors()]
+        lines += [_line(one, values) for one in error.errors() if not hidden & {*one["loc"][:1]}]
     if lines:
-        raise SettingsError("\n".join(lines))
+        raise SettingsError("\n".join(f"{file}: {_printable(line)}" for line in lines))
     return found
+
+
+def _printable(text: str) -> str:
+    """On one line, whatever somebody wrote as a name or value."""
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def _secret(value: Any) -> bool:
     if isinstance(value, Mapping):
         return "secure" in value or any(_secret(one) for one in value.values())
-    return False
+    return isinstance(value, list) and any(map(_secret, value))
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

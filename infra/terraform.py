@@ -171,7 +171,7 @@ def convert(
     """The graph as Terraform JSON.
 
     schemas: resource type → schema, of `terraform providers schema -json`. provider: settings of the provider, such as
-    endpoints. code: the path of a zip file to give to functions in place of their bundle. without: kinds to leave out.
+    endpoints. code: the path of a zip file to give to functions in place of their bundle. without: URNs to leave out.
     Raises InfraError for a kind or a property that the provider does not have.
     """
     return _Writer(graph, schemas, provider, code, without).write()
@@ -203,7 +203,7 @@ class _Writer:
         without: frozenset[str],
     ) -> None:
         self.graph, self.schemas, self.provider, self.code = graph, schemas, provider, code
-        self.kept = {one.urn: one for one in graph if one.custom and one.kind not in without}
+        self.kept = {one.urn: one for one in graph if one.custom and one.urn not in without}
         self.addresses = self._addresses()
         self.regions: set[str] = set()
         self.problems: list[str] = []

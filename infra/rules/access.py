@@ -67,7 +67,7 @@ _BOUND: Final = frozenset(
     {
         "aws:principalaccount", "aws:principalarn", "aws:principalorgid", "aws:sourceaccount", "aws:sourcearn",
         "aws:sourceorgid", "aws:sourceowner", "aws:sourcevpc", "aws:sourcevpce", "kms:calleraccount",
-        "kms:encryptioncontext:aws:logs:arn", "sts:externalid",
+        "kms:encryptioncontext:aws:ecs:clusteraccount", "kms:encryptioncontext:aws:logs:arn", "sts:externalid",
     }
 )  # fmt: skip
 """Condition keys that say whose request it is."""

@@ -25,6 +25,7 @@ NAMES: Final[dict[str, tuple[str, str]]] = {
     "ecs.Cluster": ("name", r"[A-Za-z0-9_-]{1,255}"),
     "ecs.Service": ("name", r"[A-Za-z0-9_-]{1,255}"),
     "ecs.TaskDefinition": ("family", r"[A-Za-z0-9_-]{1,255}"),
+    "glue.CatalogDatabase": ("name", r"[a-z0-9_]{1,255}"),
     "iam.InstanceProfile": ("name", r"[\w+=,.@-]{1,128}"),
     "iam.Policy": ("name", r"[\w+=,.@-]{1,128}"),
     "iam.Role": ("name", r"[\w+=,.@-]{1,64}"),
@@ -42,6 +43,7 @@ NAMES: Final[dict[str, tuple[str, str]]] = {
     "redshift.ParameterGroup": ("name", r"(?=.{1,255}$)[a-z](-?[a-z0-9])*"),
     "redshift.ScheduledAction": ("name", r"[a-zA-Z0-9_.-]{1,255}"),
     "redshift.SnapshotCopyGrant": ("snapshotCopyGrantName", r"(?=.{1,63}$)[a-z](-?[a-z0-9])*"),
+    "redshift.SnapshotSchedule": ("identifier", r"[a-z](-?[a-z0-9])*"),
     "redshift.SubnetGroup": ("name", r"(?!default$)[a-z0-9._-]{1,255}"),
     "redshiftserverless.Namespace": ("namespaceName", r"[a-z0-9-]{3,64}"),
     "redshiftserverless.Workgroup": ("workgroupName", r"[a-z0-9-]{3,64}"),
@@ -51,6 +53,7 @@ NAMES: Final[dict[str, tuple[str, str]]] = {
     "secretsmanager.Secret": ("name", r"(?!.*-[A-Za-z0-9]{6}$)[A-Za-z0-9/_+=.@-]{1,512}"),
     "sfn.StateMachine": ("name", r"[A-Za-z0-9_-]{1,80}"),
     "sns.Topic": ("name", r"[A-Za-z0-9_-]{1,256}"),
+    "ssm.Document": ("name", r"(?!aws|amazon|amzn)[a-zA-Z0-9_.-]{3,128}"),
     "sqs.Queue": ("name", r"[A-Za-z0-9_-]{1,80}"),
 }
 """Kind → the input that names it, and what AWS allows there (the API references of the services)."""
@@ -96,7 +99,7 @@ def _unique(graph: Graph) -> Iterator[tuple[Resource | None, str]]:
 def _of_stack(graph: Graph) -> Iterator[tuple[Resource | None, str]]:
     stack = graph.settings.stack
     prefixes = tuple(f"{start}{PROJECT}{middle}{stack}{end}" for start, middle, end in (
-        ("", "-", "-"), ("/", "/", "/"), ("alias/", "-", "-"),
+        ("", "-", "-"), ("/", "/", "/"), ("alias/", "-", "-"), ("", "_", "_"),
     ))  # fmt: skip
     for one in graph:
         name = physical(one)

@@ -131,7 +131,7 @@ RULES: Final[tuple[Rule, ...]] = (
     over("group-default-closed", "The default security group lets nothing through",
          "what is put into the VPC without a thought gets it", "CKV2_AWS_12 EC2.2", _default_closed),
     over("group-unused", "Every security group is in use", "a door that leads nowhere is forgotten open",
-         "CKV2_AWS_5 EC2.22", _unused, severity="advisory"),
+         "CKV2_AWS_5 EC2.22", _unused),
     over("vpc-flow-logs", "The VPC logs its traffic", "who tried what is known afterwards", "CKV2_AWS_11 EC2.6",
          _flow_logs),
     on("ec2.Subnet", "subnet-public-addresses", "Subnets give out no public addresses",

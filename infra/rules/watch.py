@@ -9,6 +9,7 @@ from typing import Any, Final
 from infra.graph import Graph, Resource
 from infra.rules.compute import containers
 from infra.rules.data import denied_without_tls
+from infra.rules.documents import ATTACHED, clauses
 from infra.rules.kit import (
     GIVEN,
     KEY,
@@ -22,6 +23,7 @@ from infra.rules.kit import (
     on,
     one_of,
     over,
+    targets,
     values,
     want,
 )  # fmt: skip
@@ -108,13 +110,13 @@ def _groups_first(graph: Graph) -> Iterator[tuple[Resource | None, str]]:
 
 
 def _in_composites(graph: Graph) -> frozenset[str]:
-    """URNs of alarms that a composite alarm speaks for."""
+    """URNs of alarms that a composite alarm speaks for, or that only keep one quiet."""
     composites = graph.of_kind("cloudwatch.CompositeAlarm")
     return frozenset(
         alarm.urn
         for alarm in graph.of_kind("cloudwatch.MetricAlarm", "cloudwatch.CompositeAlarm")
         for composite in composites
-        if alarm.urn in composite.references.get("alarmRule", ())
+        if any(alarm.urn in composite.references.get(prop, ()) for prop in ("alarmRule", "actionsSuppressor"))
         or _name(alarm) in re.findall(r"ALARM\(\"?([^\")]+)\"?\)", str(composite.inputs.get("alarmRule", "")))
     )
 
@@ -145,6 +147,52 @@ def _topic_tls(graph: Graph) -> Iterator[tuple[Resource | None, str]]:
     for topic in graph.of_kind("sns.Topic"):
         if denied_without_tls(graph, topic, "sns.TopicPolicy", "arn", "sns:Publish") is False:
             yield topic, "no policy denies requests without TLS"
+
+
+TELLS: Final = {
+    "budgets.Budget": ("notifications", "budgets.amazonaws.com"),
+    "cloudwatch.CompositeAlarm": ("alarmActions", "cloudwatch.amazonaws.com"),
+    "cloudwatch.MetricAlarm": ("alarmActions", "cloudwatch.amazonaws.com"),
+    "rds.EventSubscription": ("snsTopic", "events.rds.amazonaws.com"),
+    "redshift.EventSubscription": ("snsTopicArn", "redshift.amazonaws.com"),
+}
+"""Kind → the input that names the topics it tells, and the service that publishes for it."""
+
+
+def _heard(graph: Graph) -> Iterator[tuple[Resource | None, str]]:
+    """Each service that publishes to a topic needs a right to the topic, and one to its key: KMS asks for it apart."""
+    for topic in graph.of_kind("sns.Topic"):
+        services = {
+            service
+            for kind, (prop, service) in TELLS.items()
+            if any(topic.urn in one.references.get(prop, ()) for one in graph.of_kind(kind))
+        }
+        policies = [
+            one for one in graph.of_kind("sns.TopicPolicy") if topic.urn in one.references.get("arn", ())
+        ]
+        keys = targets(graph, topic, "kmsMasterKeyId", "kms.Key")
+        for service in sorted(services):
+            if not _allowed(policies, service, "sns:Publish"):
+                yield topic, f"{service} publishes to it, and no policy of the topic lets it"
+            if keys and not _allowed(keys, service, "kms:GenerateDataKey*"):
+                yield (
+                    topic,
+                    f"{service} publishes to it, and its key's policy does not let it: nothing is ever heard",
+                )
+
+
+def _allowed(resources: list[Resource], service: str, action: str) -> bool:
+    """Whether one of these policies lets a service do something; what is not known yet may."""
+    for resource in resources:
+        try:
+            found = clauses(resource, ATTACHED)
+        except ValueError:
+            continue
+        if found is None or any(
+            one.allow and ("Service", service) in one.principals and action in one.actions for one in found
+        ):
+            return True
+    return False
 
 
 def _queue_tls(graph: Graph) -> Iterator[tuple[Resource | None, str]]:
@@ -181,6 +229,8 @@ RULES: Final[tuple[Rule, ...]] = (
        "AWS's own key lets no service publish", "CKV_AWS_26 SNS.1", want("kmsMasterKeyId", KEY)),
     over("sns-tls", "Topics refuse requests without TLS", "names and numbers would cross the internet in the clear", "",
          _topic_tls),
+    over("sns-heard", "Who publishes to a topic may, by the topic and by its key",
+         "an alarm that may not is in ALARM, and nobody is told", "", _heard),
     on("sns.TopicSubscription", "sns-subscription", "Nobody is told by plain HTTP", "anybody on the way reads it", "",
        want("protocol", _SECURE)),
     on("sqs.Queue", "sqs-key", "Queues are encrypted with a customer managed key",

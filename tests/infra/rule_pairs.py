@@ -314,6 +314,25 @@ def topic(*statements: Mapping[str, Any]) -> Declare:
     return declare
 
 
+def heard(*services: str) -> Declare:
+    """An alarm of a topic under a key that lets these services use it."""
+
+    def declare(name: str) -> None:
+        use = {"Action": ["kms:Decrypt", "kms:GenerateDataKey*"], "Resource": "*"}
+        key = aws.kms.Key(name, policy=document({**use, "Principal": {"Service": list(services)}}))
+        made = aws.sns.Topic(name, kms_master_key_id=key.arn)
+        right = {
+            "Action": "sns:Publish",
+            "Resource": "*",
+            "Principal": {"Service": "cloudwatch.amazonaws.com"},
+        }
+        aws.sns.TopicPolicy(f"{name}-policy", arn=made.arn, policy=document(right))
+        common: Any = REQUIRED[aws.cloudwatch.MetricAlarm]
+        aws.cloudwatch.MetricAlarm(f"{name}-alarm", alarm_actions=[made.arn], **common)
+
+    return declare
+
+
 def queue(*statements: Mapping[str, Any]) -> Declare:
     def declare(name: str) -> None:
         made = aws.sqs.Queue(name)
@@ -704,6 +723,9 @@ PAIRS: Final[dict[str, Pair]] = {
     "alarm-missing-data": pair(_ALARM, {"treat_missing_data": "breaching"}, {}),
     "sns-key": pair(aws.sns.Topic, {"kms_master_key_id": KEY}, {"kms_master_key_id": "alias/aws/sns"}),
     "sns-tls": Pair(topic(plain_denied("sns:Publish")), topic(plain_denied("sns:Publish", Effect="Allow"))),
+    "sns-heard": Pair(
+        heard("cloudwatch.amazonaws.com", "events.rds.amazonaws.com"), heard("events.rds.amazonaws.com")
+    ),
     "sns-subscription": pair(aws.sns.TopicSubscription, {"protocol": "email"}, {"protocol": "http"}),
     "sqs-key": pair(aws.sqs.Queue, {"kms_master_key_id": KEY}, {"sqs_managed_sse_enabled": True}),
     "sqs-tls": Pair(queue(plain_denied("sqs:*")), queue()),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta
 from itertools import combinations
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import assume, given
@@ -16,7 +14,7 @@ from hypothesis import strategies as st
 from infra import publisher
 from infra.bundle import FIGURES
 from infra.graph import Graph, Resource
-from infra.settings import Cost
+from infra.settings import AWAKE_LEAST, Cost, minutes
 from tests.infra.conftest import STACKS, graph_of
 from tests.infra.test_alarms import known
 
@@ -248,23 +246,17 @@ CLOCKS = st.builds("{:02d}:{:02d}".format, st.integers(0, 23), st.integers(0, 59
 
 @given(CLOCKS, CLOCKS, st.integers(0, 1439))
 def test_in_a_stack_that_rests_it_runs_only_while_the_database_is_up(up: str, down: str, at: int) -> None:
-    day = datetime(2026, 11, 23, tzinfo=ZoneInfo("Europe/Berlin"))  # a Monday
-
-    def moment(clock: str) -> datetime:
-        return day + timedelta(hours=int(clock[:2]), minutes=int(clock[3:]))
-
-    assume(moment(down) - moment(up) >= timedelta(hours=3))
-    cost = Cost(budget_usd=1, rest=True, rest_from=down, rest_to=up)
-    first, last = publisher.waking_hours(cost)
-    assert first <= last
-    now = day + timedelta(minutes=at)
-    if first <= now.hour <= last:
-        assert moment(up) + timedelta(minutes=15) <= now < moment(down)
-    else:  # and for nearly all of that time
-        assert now < moment(up) + timedelta(minutes=75) or now >= moment(down) - timedelta(hours=1)
+    start, stop = minutes(up), minutes(down)
+    awake = (stop - start) % 1440
+    assume(180 <= awake <= 1440 - AWAKE_LEAST)
+    first, last = publisher.waking_hours(Cost(budget_usd=1, rest=True, rest_from=down, rest_to=up))
+    assert 0 <= first <= last <= 23
+    end = start + awake
+    if start < 22 * 60 and first <= at // 60 <= last:
+        assert start + 15 <= at < end
+    elif start + 75 <= at < min(end - 60, 1440):
+        assert first <= at // 60 <= last  # and for nearly all of that day
 
 
-def test_a_rest_that_leaves_no_day_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least three hours before rest_from"):
-        Cost(budget_usd=1, rest=True, rest_from="08:00", rest_to="07:00")
-    Cost(budget_usd=1, rest=False, rest_from="08:00", rest_to="07:00")
+def test_the_publisher_of_a_stack_that_rests_does_not_run_by_night() -> None:
+    assert publisher.waking_hours(graph_of("dev").settings.cost) == (8, 19)

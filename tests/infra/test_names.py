@@ -102,7 +102,7 @@ def test_what_can_have_a_name_has_one(graph: Graph) -> None:
 def test_no_kind_with_a_name_is_forgotten(graph: Graph) -> None:
     # What has one of these inputs is named by it, but for parts of a bucket or cluster, and names with other rules.
     inputs = {"name", "identifier", "family", "clusterIdentifier", "bucket"}
-    parts = r"s3\.Bucket.+|redshift\.(Logging|SnapshotCopy|SnapshotSchedule.*|ClusterIamRoles)"
+    parts = r"s3\.Bucket.+|redshift\.(Logging|SnapshotCopy|SnapshotSchedule.+|ClusterIamRoles|UsageLimit)"
     of_another = re.compile(rf"^({parts}|(appautoscaling|route53|servicediscovery|ssm)\..*)$")
     for one in graph:
         if one.custom and inputs & set(one.inputs) and not of_another.match(one.kind):

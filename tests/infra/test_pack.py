@@ -29,7 +29,7 @@ from pulumi_policy.proxy import UNKNOWN_BOOLEAN_VALUE, UNKNOWN_STRING_VALUE, unk
 
 from infra.graph import ROOT
 from infra.pack import known, policies
-from infra.policies import RULES, check
+from infra.policies import RULES, UNUSED, check
 from infra.rules.kit import UNKNOWN
 from tests.infra.conftest import graph_of
 from tests.infra.test_policies import declared, owner, settings
@@ -92,7 +92,7 @@ def by_stack(graph: Graph, props: Any = as_engine) -> Found:
 
 def by_check(graph: Graph) -> Found:
     """What the offline plan prints, but for what it alone can see."""
-    plan = {rule.id for rule in RULES if rule.scope == "plan"}
+    plan = {UNUSED} | {rule.id for rule in RULES if rule.scope == "plan"}
     return {
         (one.rule, one.text if one.resource == "stack" else f"{one.resource}: {one.text}")
         for one in check(graph)
@@ -120,7 +120,7 @@ def test_each_rule_is_a_policy_of_its_severity() -> None:
     assert {one.name for one in ALL} == {rule.id for rule in RULES if rule.scope != "plan"}
     level = {one.name: one.enforcement_level for one in ALL}
     assert level["rds-private"] is EnforcementLevel.MANDATORY
-    assert level["group-unused"] is EnforcementLevel.ADVISORY
+    assert level["s3-lock"] is EnforcementLevel.ADVISORY
 
 
 def unknown(value: Any) -> Any:

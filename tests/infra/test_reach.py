@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.graph import read_config, record
-from infra.network import POSTGRES_PORT, REDSHIFT_PORT
+from infra.network import EDGES, GROUPS, HTTPS, OUT, POSTGRES_PORT, REDSHIFT_PORT, groups
 from infra.reach import Place, Reach, is_public
+from infra.rules.documents import parse
 from infra.settings import load
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def test_only_public_subnets_have_a_route_from_the_internet(reach: Reach) -> Non
 def test_only_jobs_bastion_and_proxy_reach_postgresql(reach: Reach) -> None:
     (group,) = [one for one in reach.graph.of_kind("ec2.SecurityGroup") if one.name == "group-postgres"]
     allowed = group_names(reach, reach.let_in(group, POSTGRES_PORT))
-    assert allowed == {"jobs", "bastion", "proxy"}
+    assert allowed == {"jobs", "bastion", "proxy"} & set(groups(reach.graph.settings))
     for database in reach.graph.of_kind("rds.Instance"):
         place = reach.place(database)
         assert tiers(reach, place) == {"database"}
@@ -232,3 +233,42 @@ def test_ports_that_nobody_asked_for_are_shut(reach: Reach) -> None:
     for group in reach.graph.of_kind("ec2.SecurityGroup"):
         for port in (22, 3389, 80, 8080):
             assert not reach.let_in(group, port)
+
+
+def test_groups_let_in_who_they_are_said_to_and_nobody_else(reach: Reach) -> None:
+    made = {one.name.removeprefix("group-"): one for one in reach.graph.of_kind("ec2.SecurityGroup")}
+    assert set(made) == set(groups(reach.graph.settings))
+    for name, group in made.items():
+        for port in (HTTPS, POSTGRES_PORT, REDSHIFT_PORT):
+            callers = {edge.source for edge in EDGES if (edge.target, edge.port) == (name, port)}
+            assert group_names(reach, reach.let_in(group, port)) == callers & set(made)
+
+
+def test_a_group_is_there_for_whom_it_is_for() -> None:
+    settings = load("dev", read_config("dev"))
+    assert set(groups(settings)) == set(GROUPS) - {"proxy", "endpoints"}
+    none = settings.model_copy(
+        update={
+            "network": settings.network.model_copy(update={"bastion": False}),
+            "warehouse": settings.warehouse.model_copy(update={"kind": "none"}),
+        }
+    )
+    assert set(groups(none)) == {"jobs", "postgres"}
+    assert set(OUT) <= set(GROUPS)
+
+
+def test_tasks_can_pull_their_images_through_the_gateway(graph: Graph) -> None:
+    # ECR's guide: layers are fetched from a bucket of ECR's with its own credentials, which no rule about ours lets by.
+    (endpoint,) = [one for one in graph.of_kind("ec2.VpcEndpoint") if one.name == "endpoint-s3"]
+    bucket = f"arn:aws:s3:::prod-{graph.settings.region}-starport-layer-bucket/*"
+    for clause in parse(endpoint.inputs["policy"]):
+        if bucket in clause.resources:
+            assert clause.actions == ("s3:GetObject",)
+            assert not clause.conditions
+            return
+    raise AssertionError("no image can be pulled")
+
+
+def test_eventbridge_has_no_right_that_would_not_work(graph: Graph) -> None:
+    for one in graph.of_kind("kms.Key", "sns.TopicPolicy"):
+        assert "events.amazonaws.com" not in one.inputs["policy"]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
+from contextlib import suppress
 from ipaddress import IPv4Network
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pulumi_aws as aws
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import subnets
+from infra import program, subnets
 from infra.errors import InfraError, SettingsError
 from infra.graph import load_graph, read_config, record
 from infra.settings import NEEDED_WITHOUT_NAT, PROJECT, REQUIRED_TAGS, SECTIONS, Settings, load
@@ -74,6 +79,7 @@ def test_every_section_has_a_description() -> None:
         ({"network__zones": 4}, "network.zones must be 2 or 3, got 4"),
         ({"network__cidr": "10.0.0.0/24"}, "network.cidr must be /16 to /20"),
         ({"network__cidr": "8.8.0.0/16"}, "network.cidr must be a private range"),
+        ({"network__cidr": "127.0.0.0/16"}, "network.cidr must be a private range"),
         ({"network__cidr": "10.0.0.1/16"}, "network.cidr"),
         ({"network__cidr": 5}, "network.cidr"),
         ({"network__bastion": "maybe"}, "network.bastion"),
@@ -176,8 +182,7 @@ def test_nothing_is_declared_before_settings_are_right(
         raise AssertionError("a resource was declared")
 
     monkeypatch.setattr("pulumi.runtime.mocks.MockMonitor.RegisterResource", never)
-    broken = (Path(__file__).parents[2] / "Pulumi.dev.yaml").read_text().replace("zones: 2", "zones: 9")
-    (tmp_path / "Pulumi.dev.yaml").write_text(broken)
+    (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump({"config": config("dev", network__zones=9)}))
     with pytest.raises(SettingsError, match="zones must be"):
         load_graph("dev", tmp_path)
 
@@ -205,13 +210,15 @@ def test_a_file_that_is_none_is_told(tmp_path: Path, text: str | None, said: str
 def test_a_region_with_too_few_zones_is_told() -> None:
     network = load("prod", read_config("prod")).network
     assert network.choose_zones(["c", "a", "b", "d"]) == ("a", "b", "c")
-    with pytest.raises(SettingsError, match="network.zones is 3, the region has 2: a, b"):
+    with pytest.raises(SettingsError, match=r"network\.zones is 3, the region has 2: a, b$"):
         network.choose_zones(["a", "b"])
 
 
 @given(st.sets(st.sampled_from(sorted(NEEDED_WITHOUT_NAT))))
 def test_without_nat_what_is_needed_must_be_there(some: set[str]) -> None:
-    changes = config("dev", network__nat="none", network__interface_endpoints=sorted(some))
+    changes = config(
+        "dev", network__nat="none", network__bastion=False, network__interface_endpoints=sorted(some)
+    )
     missing = sorted(NEEDED_WITHOUT_NAT - some)
     if missing:
         with pytest.raises(SettingsError) as caught:
@@ -230,10 +237,13 @@ junk = st.recursive(
 
 @given(st.sampled_from(SECTIONS), junk)
 def test_whatever_stands_in_a_section_it_is_a_line_or_it_is_settings(section: str, value: Any) -> None:
-    try:
+    told = "Pulumi.dev.yaml: "
+    with suppress(SettingsError):
         load("dev", config("dev") | {f"{PROJECT}:{section}": value})
-    except SettingsError as error:
-        assert all(line.startswith("Pulumi.dev.yaml: ") for line in str(error).splitlines())
+        return
+    with pytest.raises(SettingsError) as caught:
+        load("dev", config("dev") | {f"{PROJECT}:{section}": value})
+    assert all(line.startswith(told) for line in str(caught.value).splitlines())
 
 
 # -- subnets -----------------------------------------------------------------------------------------------
@@ -255,10 +265,7 @@ def test_subnets_lie_in_the_vpc_and_do_not_overlap(cidr: IPv4Network, zones: int
     assert len(blocks) == zones * len(subnets.TIERS)
     assert all(block.subnet_of(cidr) for block in blocks)
     ordered = sorted(blocks)
-    assert all(
-        one.broadcast_address < other.network_address
-        for one, other in zip(ordered, ordered[1:], strict=False)
-    )
+    assert all(one.broadcast_address < other.network_address for one, other in pairwise(ordered))
     # AWS takes /16 to /28, and keeps five addresses of each.
     assert all(16 <= block.prefixlen <= 28 for block in blocks)
     assert all(block.num_addresses >= 512 for block in plan["private"])
@@ -292,10 +299,35 @@ def test_the_stacks_can_be_peered() -> None:
 # -- the program -------------------------------------------------------------------------------------------
 
 
+def as_pulumi(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], *secret: str) -> None:
+    """The configuration as the engine hands it to the program: all text, and a list of what is secret."""
+    texts = {key: one if isinstance(one, str) else json.dumps(one) for key, one in given.items()}
+    monkeypatch.setenv("PULUMI_CONFIG", json.dumps(texts))
+    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps(secret))
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_program_gets_what_stands_in_the_file(monkeypatch: pytest.MonkeyPatch, stack: str) -> None:
+    as_pulumi(monkeypatch, read_config(stack))
+    assert program.settings_of(stack) == load(stack, read_config(stack))
+
+
+def test_the_program_passes_over_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_pulumi(monkeypatch, config("dev") | {f"{PROJECT}:strem": {"retention_hours": 48}})
+    with pytest.raises(SettingsError, match=r"strem is no setting: did you mean stream\?"):
+        program.settings_of("dev")
+
+
+def test_the_program_takes_no_secret_that_pulumi_has_decrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_pulumi(monkeypatch, config("dev", postgres__database="correct"), f"{PROJECT}:postgres")
+    with pytest.raises(SettingsError) as caught:
+        program.settings_of("dev")
+    assert "eav-platform:postgres holds a secret" in str(caught.value)
+    assert "correct" not in str(caught.value)
+
+
 def test_wrong_names_stop_the_program_with_one_line() -> None:
     def declare(_: Settings) -> None:
-        import pulumi_aws as aws
-
         for _twice in range(2):
             aws.sqs.Queue("same")
 
