@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import InfraError
@@ -38,6 +38,7 @@ words = st.text("abz09", min_size=1, max_size=20)
 things = st.lists(words, min_size=1, max_size=6).map("-".join)
 
 
+@settings(max_examples=60, deadline=None)
 @given(things, st.sampled_from(sorted(OF_KIND)))
 def test_a_name_is_one_that_aws_takes_or_is_refused(thing: str, kind: str) -> None:
     whole = f"eav-dev-{thing}"

@@ -13,7 +13,9 @@ from infra.exceptions import EXEMPTIONS, Exemption
 from infra.graph import read_config, record
 from infra.policies import LEFT_OUT, RULES, UNUSED, Finding, check
 from infra.rules.access import NO_SOURCE, SEND_SOURCE, secrets
-from infra.rules.documents import parse
+from infra.rules.data import log_buckets
+from infra.rules.documents import ATTACHED, parse
+from infra.rules.general import NAMES
 from infra.rules.kit import label
 from infra.settings import load
 from tests.infra.conftest import STACKS, graph_of
@@ -142,6 +144,53 @@ def test_no_exception_is_left_over(graph: Graph) -> None:
 
 def test_every_resource_belongs_to_a_component(graph: Graph) -> None:
     assert not [label(one) for one in graph if one.custom and label(one).startswith("-/")]
+
+
+STORES = {
+    "cloudwatch.LogGroup": "kmsKeyId",
+    "dynamodb.Table": "serverSideEncryption",
+    "ecr.Repository": "encryptionConfigurations",
+    "kinesis.Stream": "kmsKeyId",
+    "rds.Instance": "kmsKeyId",
+    "redshift.Cluster": "kmsKeyId",
+    "redshiftserverless.Namespace": "kmsKeyId",
+    "s3.BucketServerSideEncryptionConfiguration": "rules",
+    "sns.Topic": "kmsMasterKeyId",
+    "sqs.Queue": "kmsMasterKeyId",
+}
+"""What keeps data → the input that names its key."""
+
+
+def test_every_store_is_under_a_key_of_this_stack(graph: Graph) -> None:
+    logs = log_buckets(graph)
+    stores = [
+        one
+        for one in graph.of_kind(*STORES)
+        if not one.inputs.get("replicateSourceDb") and not logs & {*one.references.get("bucket", ())}
+    ]
+    assert len({one.kind for one in stores}) >= len(STORES) - 1
+    for one in stores:
+        keys = [graph.resources[urn] for urn in one.references.get(STORES[one.kind], ())]
+        assert [key.kind for key in keys] == ["kms.Key"], label(one)
+        # A right to the key of one kind of data is no right to another.
+        if one.kind == "cloudwatch.LogGroup":
+            assert keys[0].name == "key-logs", label(one)
+        elif one.kind in ("sns.Topic", "sqs.Queue"):
+            assert keys[0].name == "key-notices", label(one)
+
+
+def test_rules_have_something_to_look_at() -> None:
+    # Kinds that only a mistake would bring in; any other that occurs in no stack is misspelt.
+    never = (
+        "iam.User", "iam.AccessKey", "iam.UserLoginProfile", "iam.Policy", "iam.GroupPolicy", "iam.UserPolicy",
+        "iam.PolicyAttachment", "lambda.FunctionUrl", "lambda.Permission", "s3.BucketAcl",
+        "s3.BucketWebsiteConfiguration", "secretsmanager.Secret", "ec2.LaunchTemplate", "ec2.SecurityGroupRule",
+        "cloudwatch.EventTarget",
+    )  # fmt: skip
+    there = {one.kind for stack in STACKS for one in graph_of(stack)}
+    for rule in RULES:
+        if rule.kinds and not set(rule.kinds) & {*never, *ATTACHED, *NAMES}:
+            assert set(rule.kinds) & there, rule.id
 
 
 # -- secrets -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi_aws as aws
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.graph import read_config, record
@@ -148,6 +148,7 @@ def test_each_way_to_the_internet_is_told(given: dict[str, Any], why: str | None
     assert reach.exposure(host) == ((why,) if why else ())
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.ip_addresses(v=4), st.integers(8, 32))
 def test_a_range_is_public_unless_all_of_it_is_private(address: Any, bits: int) -> None:
     block = f"{address}/{bits}"
@@ -245,12 +246,12 @@ def test_groups_let_in_who_they_are_said_to_and_nobody_else(reach: Reach) -> Non
 
 
 def test_a_group_is_there_for_whom_it_is_for() -> None:
-    settings = load("dev", read_config("dev"))
-    assert set(groups(settings)) == set(GROUPS) - {"proxy", "endpoints"}
-    none = settings.model_copy(
+    dev = load("dev", read_config("dev"))
+    assert set(groups(dev)) == set(GROUPS) - {"proxy", "endpoints"}
+    none = dev.model_copy(
         update={
-            "network": settings.network.model_copy(update={"bastion": False}),
-            "warehouse": settings.warehouse.model_copy(update={"kind": "none"}),
+            "network": dev.network.model_copy(update={"bastion": False}),
+            "warehouse": dev.warehouse.model_copy(update={"kind": "none"}),
         }
     )
     assert set(groups(none)) == {"jobs", "postgres"}

@@ -13,7 +13,7 @@ from typing import Any
 import pulumi_aws as aws
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra import program, subnets
@@ -214,12 +214,16 @@ def test_a_region_with_too_few_zones_is_told() -> None:
         network.choose_zones(["a", "b"])
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.sets(st.sampled_from(sorted(NEEDED_WITHOUT_NAT))))
 def test_without_nat_what_is_needed_must_be_there(some: set[str]) -> None:
-    # What a bastion and a warehouse need besides is said by itself.
-    endpoints = sorted({*some, "glue"})
+    # The jobs alone: bastion and warehouse need more.
     changes = config(
-        "dev", network__nat="none", network__bastion=False, network__interface_endpoints=endpoints
+        "dev",
+        network__nat="none",
+        network__bastion=False,
+        network__interface_endpoints=sorted(some),
+        warehouse={"kind": "none"},
     )
     missing = sorted(NEEDED_WITHOUT_NAT - some)
     if missing:
@@ -237,6 +241,7 @@ junk = st.recursive(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(SECTIONS), junk)
 def test_whatever_stands_in_a_section_it_is_a_line_or_it_is_settings(section: str, value: Any) -> None:
     told = "Pulumi.dev.yaml: "
@@ -259,6 +264,7 @@ ranges = st.builds(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(ranges, st.integers(1, subnets.ZONES))
 def test_subnets_lie_in_the_vpc_and_do_not_overlap(cidr: IPv4Network, zones: int) -> None:
     plan = subnets.plan(cidr, zones)
@@ -273,6 +279,7 @@ def test_subnets_lie_in_the_vpc_and_do_not_overlap(cidr: IPv4Network, zones: int
     assert all(block.num_addresses >= 512 for block in plan["private"])
 
 
+@settings(max_examples=40, deadline=None)
 @given(ranges)
 def test_adding_a_zone_moves_nothing(cidr: IPv4Network) -> None:
     for zones in range(1, subnets.ZONES):
@@ -280,6 +287,7 @@ def test_adding_a_zone_moves_nothing(cidr: IPv4Network) -> None:
         assert all(more[tier][:zones] == fewer[tier] for tier in subnets.TIERS)
 
 
+@settings(max_examples=40, deadline=None)
 @given(ranges, ranges)
 def test_stacks_of_different_ranges_can_be_peered(one: IPv4Network, other: IPv4Network) -> None:
     if not one.overlaps(other):
