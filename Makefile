@@ -78,7 +78,7 @@ preview: infra ## pulumi preview of a stack (STACK=prod); needs the pulumi CLI a
 	@pulumi preview --stack $(STACK) $(ARGS)
 
 bundle: runtime infra ## build what the Lambda functions run, where it is not there or was built from other sources
-	@$(PYTHON_VENV) -m infra.bundle
+	@$(PYTHON_VENV) -m infra bundle
 
 LOCK := $(PYTHON_VENV) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras \
 	--no-header --no-emit-index-url --no-emit-find-links --upgrade

@@ -166,10 +166,11 @@ def pack(path: Path, files: Mapping[str, Path], comment: str) -> None:
 # -- packages ------------------------------------------------------------------------------------------------
 
 
-def closure(requirements: Iterable[str]) -> frozenset[str]:
+def closure(requirements: Iterable[str], environment: Mapping[str, str] = TARGET) -> frozenset[str]:
     """Names of these distributions and of all that they need where the function runs, from what is installed here.
 
-    Installed here are the versions of the lock, so their metadata are those of what is bundled. Raises InfraError.
+    Installed here are the versions of the lock, so their metadata are those of what is bundled. `environment`: what
+    markers see. Raises InfraError.
     """
     todo, seen = [Requirement(one) for one in requirements], set[tuple[str, str]]()
     while todo:
@@ -179,18 +180,18 @@ def closure(requirements: Iterable[str]) -> frozenset[str]:
             if (name, extra) in seen:
                 continue
             seen.add((name, extra))
-            todo += _needs(name, extra)
+            todo += _needs(name, extra, environment)
     return frozenset(name for name, _ in seen)
 
 
-def _needs(name: str, extra: str) -> Iterator[Requirement]:
+def _needs(name: str, extra: str, environment: Mapping[str, str]) -> Iterator[Requirement]:
     try:
         texts = metadata.requires(name) or []
     except metadata.PackageNotFoundError:
         raise InfraError(f"{name} is not installed: run requirements/install runtime") from None
     for text in texts:
         needed = Requirement(text)
-        if needed.marker is None or needed.marker.evaluate({**TARGET, "extra": extra}):
+        if needed.marker is None or needed.marker.evaluate({**environment, "extra": extra}):
             yield needed
 
 
@@ -275,27 +276,23 @@ def check_all(bundles: Sequence[Bundle] = BUNDLES) -> None:
         raise InfraError("\n".join(lines))
 
 
-def main(arguments: Sequence[str] | None = None, bundles: Sequence[Bundle] = BUNDLES) -> int:
-    """`python -m infra.bundle`: builds what is missing or was built from other sources."""
-    parser = argparse.ArgumentParser(prog="python -m infra.bundle", description=main.__doc__)
+def main(argv: Sequence[str] | None = None, bundles: Sequence[Bundle] = BUNDLES) -> int:
+    """`python -m infra bundle`; returns the exit code. Raises InfraError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra bundle",
+        description="Packs the Lambda functions with their locked packages into .local/bundles, those that are not"
+        " there or were built from other sources.",
+    )
     parser.add_argument("--check", action="store_true", help="build nothing: say whether all is there")
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.check:
-            check_all(bundles)
-            return 0
-        for bundle in bundles:
-            try:
-                bundle.check()
-                print(f"{bundle.where} is up to date")
-            except InfraError:
-                print(f"building {bundle.where}", flush=True)
-                print(f"{bundle.where}: {build(bundle) / 2**20:.1f} MiB")
-    except InfraError as error:
-        print(f"infra.bundle: {error}", file=sys.stderr)
-        return 1
+    if parser.parse_args(argv).check:
+        check_all(bundles)
+        return 0
+    for bundle in bundles:
+        try:
+            bundle.check()
+        except InfraError:
+            print(f"building {bundle.where}", flush=True)
+            print(f"{bundle.where}: {build(bundle) / 2**20:.1f} MiB", flush=True)
+        else:
+            print(f"{bundle.where} is up to date")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -25,6 +25,11 @@ COMMANDS: Final = {
         "infra.bootstrap",
         "what a first deployment needs: the state's bucket and key, roles for CI",
     ),
+    "validate": (
+        "infra.validate",
+        "the AWS provider's own validation, by terraform; and an apply to an emulator",
+    ),
+    "bundle": ("infra.bundle", "what the Lambda functions run, where it is missing or out of date"),
     "checklist": ("infra.checklist", "the checks before and after a deployment"),
 }
 """Name → module, what it does."""

@@ -312,7 +312,7 @@ def _made_up(token: str, name: str, inputs: Mapping[str, Any], region: str) -> d
     own = f"{prefix}-{_digits(f'{token}{name}{region}', 17)}" if prefix else physical
     if not prefix and not _BY_NAME.match(token):
         own = f"{physical}-{_digits(f'{token}{name}{region}', 8)}"
-    if token == "aws:rds/instance:Instance":
+    if token == "aws:rds/instance:Instance":  # noqa: S105 (a type, no secret)
         # Since provider 5 an instance is known by RDS's own identifier, not by its name.
         own = f"db-{_digits(f'{token}{name}{region}', 26).upper()}"
     made: dict[str, Any] = {"id": own, "arn": _arn(module, kind, physical, own, region)}

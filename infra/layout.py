@@ -585,7 +585,7 @@ def _label(page: Page) -> None:
     for route in page.routes:
         if route.edge.label in _SILENT:
             continue
-        choices = []
+        choices: list[tuple[float, int, Text]] = []
         for order, (one, two) in enumerate(reversed(list(pairwise(route.points)))):
             long = abs(one[0] - two[0]) + abs(one[1] - two[1])
             level = one[1] == two[1]

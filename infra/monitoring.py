@@ -114,6 +114,9 @@ class Monitoring(Component):
             context,
             {zone: nat.id for zone, nat in zip(context.zones, network.nats, strict=False)},
         )
+        self._real = self._outputs(
+            found, postgres, warehouse, stream, items, archive, archiver, workers, publisher
+        )
         catalogue = alarms.catalogue(context.settings, found)
         self.alarms = {alarm.name: self._alarm(alarm) for alarm in catalogue}
         self.incidents: dict[str, aws.cloudwatch.CompositeAlarm] = {}
@@ -124,6 +127,50 @@ class Monitoring(Component):
             self._dashboard(found, catalogue, incidents) if context.settings.monitoring.dashboard else None
         )
         self.register_outputs({"alarms": len(self.alarms), "incidents": len(self.incidents)})
+
+    def _outputs(
+        self,
+        found: Watched,
+        postgres: Postgres,
+        warehouse: Warehouse,
+        stream: Stream,
+        items: Items,
+        archive: Archive,
+        archiver: Archiver,
+        workers: Workers,
+        publisher: Publisher,
+    ) -> dict[str, Text]:
+        """Names that the catalogue has → the same of the resources, so that an alarm waits for what it watches."""
+        real: dict[str, Text] = {
+            found.primary: postgres.primary.identifier,
+            found.stream: stream.stream.name,
+            found.tables["items"]: items.table.name,
+            found.tables["archiver-state"]: items.state.name,
+            found.buckets["items"]: archive.items.bucket,
+            found.buckets["partitions"]: archive.partitions.bucket,
+            found.archiver: archiver.function.name,
+            found.machine: archiver.machine.arn,
+            found.failures: archiver.failures.name,
+            found.publisher: publisher.function.name,
+            found.tasks: workers.cluster.name,
+        }
+        real |= {name: one.identifier for name, one in zip(found.replicas, postgres.replicas, strict=True)}
+        real |= {found.topics[urgency]: topic.name for urgency, topic in self._notices.topics.items()}
+        services = {"worker": workers.worker, "ingest": workers.ingest}
+        real |= {name: services[thing].name for thing, name in found.services.items()}
+        if found.proxy is not None and postgres.proxy is not None:
+            real[found.proxy] = postgres.proxy.name
+        if found.cluster is not None and warehouse.cluster is not None:
+            real[found.cluster] = warehouse.cluster.cluster_identifier
+        if found.workgroup is not None and warehouse.workgroup is not None:
+            real[found.workgroup] = warehouse.workgroup.workgroup_name
+        return real
+
+    def _dimensions(self, metric: Metric) -> dict[str, Text]:
+        return {
+            name: self._real.get(value, value) if isinstance(value, str) else value
+            for name, value in metric.dimensions.items()
+        }
 
     def _request_metrics(self, buckets: Mapping[str, aws.s3.Bucket]) -> None:
         """S3 counts requests and errors only where it is asked to."""
@@ -158,7 +205,7 @@ class Monitoring(Component):
             treat_missing_data=alarm.missing.treat,
             namespace=first.namespace if plain else None,
             metric_name=first.name if plain else None,
-            dimensions=dict(first.dimensions) if plain else None,
+            dimensions=self._dimensions(first) if plain else None,
             statistic=first.statistic if plain else None,
             period=first.period if plain else None,
             metric_queries=None if plain else self._queries(alarm),
@@ -173,10 +220,19 @@ class Monitoring(Component):
                 id="value", expression=alarm.expression, label=alarm.name, return_data=True
             ),
             *(
-                aws.cloudwatch.MetricAlarmMetricQueryArgs(id=f"m{number}", metric=_query_metric(metric))
+                aws.cloudwatch.MetricAlarmMetricQueryArgs(id=f"m{number}", metric=self._query_metric(metric))
                 for number, metric in enumerate(alarm.metrics)
             ),
         ]
+
+    def _query_metric(self, metric: Metric) -> aws.cloudwatch.MetricAlarmMetricQueryMetricArgs:
+        return aws.cloudwatch.MetricAlarmMetricQueryMetricArgs(
+            namespace=metric.namespace,
+            metric_name=metric.name,
+            dimensions=self._dimensions(metric),
+            stat=metric.statistic,
+            period=metric.period,
+        )
 
     def _incident(self, incident: Incident) -> aws.cloudwatch.CompositeAlarm:
         tell = self._tell(incident.severity)
@@ -212,20 +268,13 @@ class Monitoring(Component):
             for one in incidents
             if one.severity != "none"
         ]
-        body = dashboard.body(context.settings, found, catalogue, told)
+        body = json.dumps(dashboard.body(context.settings, found, catalogue, told), separators=(",", ":"))
+        # The names in it are known before; it waits for what they name, or it shows a stack that failed half-way as if
+        # it were one where nothing happens.
+        there = pulumi.Output.all(*self._real.values(), *(one.arn for one in self.incidents.values()))
         return aws.cloudwatch.Dashboard(
             "dashboard",
             dashboard_name=self.names.of("platform"),
-            dashboard_body=json.dumps(body, separators=(",", ":")),
+            dashboard_body=there.apply(lambda _: body),
             opts=self.options(),
         )
-
-
-def _query_metric(metric: Metric) -> aws.cloudwatch.MetricAlarmMetricQueryMetricArgs:
-    return aws.cloudwatch.MetricAlarmMetricQueryMetricArgs(
-        namespace=metric.namespace,
-        metric_name=metric.name,
-        dimensions=dict(metric.dimensions),
-        stat=metric.statistic,
-        period=metric.period,
-    )

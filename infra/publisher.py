@@ -9,7 +9,7 @@ import pulumi_aws as aws
 
 from infra import bundle
 from infra.component import Component, Context
-from infra.iam import Statement, document, role_policy, service_role
+from infra.iam import Statement, Text, document, role_policy, service_role
 from infra.keys import Keys
 from infra.network import POSTGRES_PORT, Network
 from infra.postgres import Postgres
@@ -158,6 +158,7 @@ class Publisher(Component):
     def _statements(self, postgres: Postgres, function: str) -> tuple[Statement, ...]:
         here = self.context
         own = here.arn("lambda", f"function:{function}")
+        doors: list[Text] = [postgres.primary.resource_id, *here.settings.postgres.also_connect]
         subnets = [subnet.arn for subnet in self._network.subnets["private"]]
         group = pulumi.Output.concat(here.arn("ec2", "security-group/"), self._network.group_id("jobs"))
         interfaces = here.arn("ec2", "network-interface/*")
@@ -166,10 +167,7 @@ class Publisher(Component):
             Statement(
                 "LogInToThePrimary",
                 ["rds-db:connect"],
-                [
-                    pulumi.Output.concat(here.arn("rds-db", "dbuser"), ":", door, "/", USER)
-                    for door in (postgres.primary.resource_id, *here.settings.postgres.also_connect)
-                ],
+                [pulumi.Output.concat(here.arn("rds-db", "dbuser"), ":", door, "/", USER) for door in doors],
             ),
             Statement(
                 "WriteThisGroup",

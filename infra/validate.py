@@ -7,22 +7,24 @@ whether a second run would change anything. Neither needs an account. What the e
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from infra.errors import InfraError
-from infra.graph import Graph, Resource
+from infra.graph import Graph, Resource, load_graph
 from infra.terraform import TYPES, convert
 
 PROVIDER: Final = "registry.terraform.io/hashicorp/aws"
@@ -41,6 +43,7 @@ NOT_EMULATED: Final[dict[str, str]] = {
     "rds.Instance:replica": "a replica has the DbiResourceId of its primary, by which the provider looks for it",
     "rds.InstanceAutomatedBackupsReplication": "StartDBInstanceAutomatedBackupsReplication",
     "redshift.Cluster": "DescribeClusters has no ClusterAvailabilityStatus, which the provider waits for",
+    "redshift.EventSubscription": "CreateEventSubscription",
     "redshift.Logging": "needs the cluster",
     "redshift.ParameterGroup": "ModifyClusterParameterGroup",
     "redshift.SnapshotCopy": "needs the cluster",
@@ -83,6 +86,8 @@ class Checked:
     """What a second run would change."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Kinds of this stack that the emulator does not have, and why."""
+    unseen: list[str] = field(default_factory=list)
+    """Inputs that this provider is too old to know."""
     left_out_count: int = 0
     """Resources of these kinds."""
 
@@ -103,8 +108,17 @@ def find_mirror() -> Path | None:
     return next((one for one in places if (one / PROVIDER).is_dir()), None)
 
 
-def check(graph: Graph, *, apply: bool = False, say: Callable[[str], None] = lambda line: None) -> Checked:
-    """Validate a graph, and create it in an emulator. Raises InfraError where there is no Terraform."""
+def check(
+    graph: Graph,
+    *,
+    apply: bool = False,
+    without: Collection[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> Checked:
+    """Validate a graph, or create it in an emulator, less the kinds of `without`.
+
+    Raises InfraError where there is no Terraform.
+    """
     program = find_terraform()
     if program is None:
         raise InfraError("there is no terraform on PATH: its AWS provider is what checks the graph")
@@ -114,16 +128,20 @@ def check(graph: Graph, *, apply: bool = False, say: Callable[[str], None] = lam
         schemas, version = terraform.prepare()
         checked = Checked(graph.settings.stack, version, sum(one.custom for one in graph))
         if not apply:
-            terraform.write(
-                convert(
-                    graph, schemas, provider=_provider("http://127.0.0.1:1"), code=terraform.code()
-                ).config
-            )
+            nowhere = _provider("http://127.0.0.1:1")
+            written = convert(graph, schemas, provider=nowhere, code=terraform.code())
+            terraform.write(written.config)
+            checked.unseen += written.unseen
             say("terraform validate")
             checked.errors += terraform.validate()
             return checked
-        left_out = {one.urn: _not_emulated(one) for one in graph if one.custom}
-        checked.left_out = {kind: NOT_EMULATED[kind] for kind in sorted(filter(None, set(left_out.values())))}
+        left_out = {
+            one.urn: _not_emulated(one) or one.kind * (one.kind in without) for one in graph if one.custom
+        }
+        checked.left_out = {
+            kind: NOT_EMULATED.get(kind, "not asked for")
+            for kind in sorted(filter(None, set(left_out.values())))
+        }
         with _emulator() as endpoint:
             found = convert(
                 graph,
@@ -133,6 +151,7 @@ def check(graph: Graph, *, apply: bool = False, say: Callable[[str], None] = lam
                 without=frozenset(urn for urn, kind in left_out.items() if kind),
             )
             terraform.write(found.config)
+            checked.unseen += found.unseen
             checked.left_out_count = checked.resources - len(found.addresses)
             say(f"terraform apply of {len(found.addresses)} resources")
             checked.errors += terraform.apply()
@@ -303,3 +322,44 @@ def _told(found: Mapping[str, Any]) -> str:
 def _first_error(output: str) -> str:
     lines = [line.strip("│ ") for line in output.splitlines() if "Error" in line or line.startswith("│")]
     return " ".join(" ".join(lines).split())[:500]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m infra validate`; returns the exit code. Raises InfraError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra validate",
+        description="Have terraform-provider-aws, on which pulumi-aws is built, validate every resource of a stack."
+        " Needs terraform on PATH, and the provider where terraform finds it; no account.",
+        epilog="exit codes: 0 accepted; 1 it could not be checked; 3 refused, or a second run would change something",
+    )
+    parser.add_argument("stack", help="dev, staging, prod")
+    parser.add_argument(
+        "--apply",
+        action="store_true",
+        help="create it all in an emulator of AWS, and look what a second run would do",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    options = parser.parse_args(argv)
+
+    def say(line: str) -> None:
+        print(f"==> {line}", file=sys.stderr, flush=True)
+
+    checked = check(load_graph(options.stack), apply=options.apply, say=say)
+    if options.json:
+        print(json.dumps(asdict(checked) | {"passed": checked.passed}))
+        return 0 if checked.passed else 3
+    print(f"{checked.stack}: {checked.resources} resources before terraform-provider-aws {checked.provider}")
+    for line in checked.unseen:
+        print(f"  newer than this provider: {line}")
+    for line in checked.errors:
+        print(f"  refused: {line}")
+    for line in checked.changes:
+        print(f"  changes again: {line}")
+    if options.apply:
+        print(
+            f"{checked.created} created in the emulator, {checked.left_out_count} left out that it cannot make:"
+        )
+        for kind, why in checked.left_out.items():
+            print(f"  {kind}: {why}")
+    print("accepted" if checked.passed else "not accepted")
+    return 0 if checked.passed else 3

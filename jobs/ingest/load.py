@@ -14,7 +14,6 @@ from jobs.db import Connection, translated
 from jobs.errors import JobsError
 from jobs.ingest import binary
 from jobs.ingest.parse import Bad, Good, timestamp
-from jobs.ingest.source import Gap, Mark
 from jobs.ingest.source import Gap, Mark, Source
 
 OTHER_CONTENT: Final = "EAV01"
@@ -30,7 +29,6 @@ _COLUMNS: Final = sql.SQL(
     "(source_id, source_offset, tenant_id, entity_id, attribute_id, observed_at, value_number, value_time,"
     " value_bool, value_text, attribute, reason, raw)"
 )
-_LOCK: Final = "hashtextextended('ingest:' || %s || ':' || %s, 0)"
 _LOCK: Final = "hashtextextended('ingest:' || %s || ':' || %s, 0)"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
@@ -80,26 +78,6 @@ def _encode_bad(row: Bad, source_id: int) -> str:
         f"{source_id}\t{row.offset}\t{tenant_id}\t{entity_id}\t\\N\t\\N\t\\N\t\\N\t\\N\t{note}\t\\N"
         f"\t{row.reason}\t\\\\x{row.raw.hex()}\n"
     )
-
-
-def marks(
-    connection: Connection, source: str, partition: str | None = None
-) -> dict[str, tuple[int, Mark | None]]:
-    """By partition of a source (or of one) its position, and what the source calls it."""
-    rows = connection.execute(
-        "SELECT partition, staged_through, mark, covered_until, ended FROM eav.ingest_marks(%s, %s)",
-        [source, partition],
-    ).fetchall()
-    return {name: (at, None if mark is None else Mark(mark, *rest)) for name, at, mark, *rest in rows}
-
-
-def is_free(connection: Connection, source: str, partition: str) -> bool:
-    """Whether nobody ingests a partition of a source at this moment."""
-    row = connection.execute(
-        f"SELECT CASE WHEN pg_try_advisory_lock({_LOCK}) THEN pg_advisory_unlock({_LOCK}) ELSE false END",
-        [partition, source] * 2,
-    ).fetchone()
-    return row == (True,)
 
 
 def marks(
@@ -221,9 +199,6 @@ class Stage:
             assert row is not None
             self.source_id = row[0]
             # In a transaction of its own: an older snapshot would miss rows that a flush moves.
-            if marked:
-                self.position, self.mark = marks(connection, source, partition)[partition]
-                return
             if marked:
                 self.position, self.mark = marks(connection, source, partition)[partition]
                 return

@@ -111,13 +111,16 @@ def ingest(
         while True:
             try:
                 with open_stage(source) as stage:
+                    tally.rewind(stage.position)
+                    work = _Work(source, stage, tally, accept_gap, progress)
+                    # Later it may begin further on: blank lines at the end of a batch have no place in the database.
+                    expected = None if opened else stage.position + 1
                     if not opened:
                         result.source_id, result.skipped = stage.source_id, stage.position
                         opened = True
-                    tally.rewind(stage.position)
-                    work = _Work(source, stage, tally, accept_gap, progress)
-                    work.seek()
-                    for lines in work.batches():
+                    if work.seek():
+                        expected = None
+                    for lines in work.batches(expected):
                         patience.reset()
                         progress(lines, "")
                     result.last = stage.position
@@ -148,19 +151,20 @@ class _Work:
     accept_gap: bool
     progress: Callable[[int, str], None]
 
-    def seek(self) -> None:
-        """Go on behind what the database has."""
+    def seek(self) -> bool:
+        """Go on behind what the database has; says whether there is a gap, which is accepted."""
+        gap = False
         while True:
             try:
                 self.source.seek(self.stage.position, self.stage.mark)
             except GapError as error:
                 self._accept(error)
+                gap = True
             else:
-                return
+                return gap
 
-    def batches(self) -> Iterator[int]:
-        """Stage all there is; yields the lines of each batch once it is in the database."""
-        expected: int | None = None
+    def batches(self, expected: int | None) -> Iterator[int]:
+        """Stage all there is, from line `expected` on if that is known; yields the lines of each batch that is in."""
         while True:
             try:
                 batch = self.source.next()
