@@ -69,7 +69,7 @@ def test_it_may_be_reached_and_recorded_and_nothing_else(graph: Graph) -> None:
     found = statements(graph, "bastion-policy")
     services = {action.partition(":")[0] for one in found.values() for action in one["Action"]}
     assert services == {"kms", "logs", "ssm", "ssmmessages"}
-    assert {sid for sid, one in found.items() if "*" in one["Resource"]} == {"Sessions"}
+    assert {sid for sid, one in found.items() if "*" in one["Resource"]} == {"Sessions", "LookAtLogGroups"}
     assert all(action.startswith("ssmmessages:") for action in found["Sessions"]["Action"])
     log = graph.one("cloudwatch.LogGroup", "bastion").outputs["arn"]
     assert found["RecordSessions"]["Resource"] == [f"{log}:*"]
