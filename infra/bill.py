@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from infra.graph import Graph, Resource
-from infra.prices import MONTH_DAYS, MONTH_HOURS, Table, Usage, awake_hours, running_hours, table
+from infra.prices import MONTH_DAYS, MONTH_HOURS, Table, Usage, awake_hours, month, table
 
 FREE: Final = frozenset(
     {
@@ -125,7 +125,6 @@ class _Item:
     quantity: float
     price: str
     """Key of the table."""
-    note: str = ""
 
 
 class _Bill:
@@ -149,7 +148,7 @@ class _Bill:
             unit=price.unit,
             price=price.usd,
             usd=item.quantity * price.usd,
-            note=item.note or price.note,
+            note=price.note,
         )
 
     def usage(self, name: str) -> float:
@@ -265,12 +264,9 @@ def _proxy(bill: _Bill, one: Resource) -> Iterator[_Item]:
 
 
 def _cluster(bill: _Bill, one: Resource) -> Iterator[_Item]:
-    warehouse = bill.settings.warehouse
     nodes, kind = int(one.inputs.get("numberOfNodes") or 1), one.inputs["nodeType"]
-    hours = running_hours(warehouse.pause, warehouse.resume)
-    note = "" if hours is not None else "the schedule of pauses is not read: taken as running all the time"
-    hours = MONTH_HOURS if hours is None else hours
-    yield _Item(f"{nodes} × {kind}, {hours:.0f} h", nodes * hours, f"redshift.{kind}", note)
+    hours = month(bill.settings.warehouse.running_hours_a_week)
+    yield _Item(f"{nodes} × {kind}, {hours:.0f} h", nodes * hours, f"redshift.{kind}")
     yield from _managed_storage(bill)
     yield _Item("archived partitions read by Spectrum", bill.usage("spectrum_tb"), "redshift.spectrum")
     if one.inputs.get("manageMasterPassword"):
@@ -427,7 +423,7 @@ def _function(bill: _Bill, one: Resource) -> Iterator[_Item]:
         runs = MONTH_HOURS * 60 / bill.settings.monitoring.publish_minutes
         seconds = runs * bill.usage("publisher_seconds")
     else:
-        seconds = bill.usage("archiver_seconds" if component == "archiver" else "function_seconds")
+        seconds = bill.usage("function_seconds")
     memory = float(one.inputs.get("memorySize") or 128) / 1024
     kind = "lambda.arm" if "arm64" in (one.inputs.get("architectures") or ()) else "lambda.x86"
     yield _Item(f"{seconds:.0f} s of {memory:g} GB", seconds * memory, kind)

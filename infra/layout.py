@@ -121,20 +121,24 @@ _REGULAR: Final = (
     82, 59, 59, 52, 64, 34, 64, 84,
 )  # fmt: skip
 """Widths of DejaVu Sans from the blank on, in hundredths of its size."""
-_OTHER: Final = 84
-"""Of what is not ASCII: as wide as a mathematical sign."""
-_BOLD: Final = 1.13
-"""Bold over regular; the widest letters are 1.1, the narrow ones up to 1.3 times as wide."""
+_BOLD: Final = (
+    35, 46, 52, 84, 70, 100, 87, 31, 46, 46, 52, 84, 38, 42, 38, 37, 70, 70, 70, 70, 70, 70, 70, 70, 70, 70, 40,
+    40, 84, 84, 84, 58, 100, 77, 76, 73, 83, 68, 68, 82, 84, 37, 37, 77, 64, 100, 84, 85, 73, 85, 77, 72, 68,
+    81, 77, 110, 77, 72, 73, 46, 37, 46, 84, 50, 50, 67, 72, 59, 72, 68, 44, 72, 71, 34, 34, 67, 34, 104, 71,
+    69, 72, 72, 49, 60, 48, 71, 65, 92, 65, 65, 58, 71, 37, 71, 84,
+)  # fmt: skip
+_OTHER: Final = 100
+"""Of what is not ASCII: as wide as … is."""
 _UNITS: Final = 100 / 72
 """Units a point."""
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Of a line of DejaVu Sans; a little too much for bold."""
-    hundredths = sum(
-        _REGULAR[ord(sign) - 32] if 32 <= ord(sign) < 127 else _OTHER for sign in text.replace("·", ".")
-    )
-    return hundredths / 100 * size * _UNITS * (_BOLD if bold else 1)
+    """Of a line of DejaVu Sans."""
+    widths = _BOLD if bold else _REGULAR
+    signs = (ord(sign) - 32 for sign in text)
+    hundredths = sum(widths[sign] if 0 <= sign < len(widths) else _OTHER for sign in signs)
+    return hundredths / 100 * size * _UNITS
 
 
 def fitted(text: str, width: float, size: float, *, bold: bool = False) -> str:

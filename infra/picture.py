@@ -5,18 +5,24 @@ The same graph gives the same bytes, so that a picture in the documentation can 
 
 from __future__ import annotations
 
+import gc
 import io
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from infra.errors import InfraError
 from infra.layout import COLORS, Page, Rect, Text, fitted, lay_out, wrapped
 from infra.topology import Node, Topology
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOTS: Final = 110
+DOTS: Final = 100
 """A hundred units, in the PNG."""
 FAINT: Final = "#57606a"
 PAPER: Final = "#ffffff"
@@ -57,6 +63,45 @@ def draw(
         written.append(written[0].with_suffix(".png"))
         written[1].write_bytes(_png(figure))
     return tuple(written)
+
+
+class Drawer:
+    """A process that draws: it gets ready, a second of imports, while the program still runs in this one."""
+
+    def __init__(self) -> None:
+        self.pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_get_ready)
+        self.pool.submit(int)
+
+    def begin(
+        self, topology: Topology, costs: Mapping[str, float], folder: Path, *, png: bool = True
+    ) -> Callable[[], tuple[Path, ...]]:
+        """As `draw`, and returns at once: what it returns waits for the files.
+
+        That raises InfraError if the folder cannot be written to or the process was ended.
+        """
+        future = self.pool.submit(draw, topology, costs, folder, png=png)
+
+        def finished() -> tuple[Path, ...]:
+            try:
+                return future.result()
+            except OSError as error:
+                raise InfraError(f"{error.filename or folder}: {error.strerror or error}") from None
+            except BrokenProcessPool:
+                raise InfraError("the process that draws the picture was ended from outside") from None
+
+        return finished
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.pool.shutdown(cancel_futures=True)
+
+
+def _get_ready() -> None:
+    # Ctrl-C ends the plan, and with it the pool; from here it would end in a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(200_000, 50, 50)
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg  # noqa: F401
 
 
 def _figure(page: Page, topology: Topology, costs: Mapping[str, float]) -> Figure:
@@ -196,5 +241,7 @@ def _png(figure: Figure) -> bytes:
 
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=DOTS, metadata={"Software": None})
+    figure.savefig(
+        buffer, format="png", dpi=DOTS, metadata={"Software": None}, pil_kwargs={"compress_level": 3}
+    )
     return buffer.getvalue()

@@ -18,6 +18,8 @@ from rich.text import Text
 from infra.bill import Estimate, estimate
 from infra.difference import Difference, difference
 from infra.graph import ROOT, Graph, load_graph
+from infra.picture import Drawer
+from infra.topology import topology
 
 if TYPE_CHECKING:
     from infra.policies import Finding
@@ -119,21 +121,26 @@ def make(
 
     Raises SettingsError with a line for each mistake, InfraError.
     """
-    say(f"running the program of {stack}")
-    graph = load_graph(stack, root)
-    bill = estimate(graph)
-    against, found = None, None
-    if other is not None:
-        say(f"running the program of {other}")
-        against = load_graph(other, root)
-        found = difference(graph, against, bill, estimate(against))
-    say("checking policies")
-    findings = _findings(graph)
-    pictures: tuple[Path, ...] = ()
-    if folder is not None:
+    drawer = Drawer() if folder is not None else None
+    try:
+        say(f"running the program of {stack}")
+        graph = load_graph(stack, root)
+        bill = estimate(graph)
+        drawn = (
+            drawer.begin(topology(graph), bill.by_resource(), folder, png=png) if drawer and folder else None
+        )
+        against, found = None, None
+        if other is not None:
+            say(f"running the program of {other}")
+            against = load_graph(other, root)
+            found = difference(graph, against, bill, estimate(against))
+        say("checking policies")
+        findings = _findings(graph)
         say("drawing the picture")
-        pictures = _draw(graph, bill, folder, png)
-    return Plan(graph, findings, bill, pictures, against, found)
+        return Plan(graph, findings, bill, drawn() if drawn else (), against, found)
+    finally:
+        if drawer:
+            drawer.close()
 
 
 def _findings(graph: Graph) -> tuple[Finding, ...]:
@@ -146,13 +153,6 @@ def _findings(graph: Graph) -> tuple[Finding, ...]:
             key=lambda one: (one.excepted is not None, ranks.index(one.severity), one.rule, one.resource),
         )
     )
-
-
-def _draw(graph: Graph, bill: Estimate, folder: Path, png: bool) -> tuple[Path, ...]:
-    from infra.picture import draw
-    from infra.topology import topology
-
-    return draw(topology(graph), bill.by_resource(), folder, png=png)
 
 
 def kinds(graph: Graph) -> dict[str, dict[str, int]]:

@@ -6,7 +6,6 @@ No price is looked up while a plan is made: the plan needs no network, and the s
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,13 +13,12 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.settings import Cost
+from infra.settings import Cost, minutes
 
 FILE: Final = Path(__file__).with_name("prices.json")
 MONTH_HOURS: Final = 730
 """Of an average month (8760 / 12), as AWS's own calculator has it."""
 MONTH_DAYS: Final = MONTH_HOURS / 24
-WEEK_MINUTES: Final = 7 * 24 * 60
 
 
 class Price(BaseModel):
@@ -78,60 +76,12 @@ def _usage(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def awake_hours(cost: Cost) -> float:
-    """Hours a month in which a stack does not rest: all, or those of the five working days outside the rest.
-
-    A rest from 20:00 to 07:00 leaves 13 hours a day, one from 01:00 to 05:00 leaves 20.
-    """
+    """Hours a month in which a stack does not rest: all, or on five days those between its morning and its evening."""
     if not cost.rest:
         return MONTH_HOURS
-    begin, end = (_minutes(clock) for clock in (cost.rest_from, cost.rest_to))
-    resting = (end - begin) % (24 * 60)
-    return 5 * (24 * 60 - resting) / WEEK_MINUTES * MONTH_HOURS
+    return month(5 * (minutes(cost.rest_from) - minutes(cost.rest_to)) / 60)
 
 
-def _minutes(clock: str) -> int:
-    hours, minutes = clock.split(":")
-    return int(hours) * 60 + int(minutes)
-
-
-_CRON: Final = re.compile(r"^cron\((\d+) (\d+) (?:\?|\*) \* (\S+) \*\)$")
-_DAYS: Final = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
-
-
-def running_hours(pause: str | None, resume: str | None) -> float | None:
-    """Hours a month in which a cluster runs that is paused and resumed so; None for a schedule too hard to read.
-
-    Read are schedules of a time and days of the week: `cron(0 19 ? * MON-FRI *)`.
-    """
-    if pause is None or resume is None:
-        return MONTH_HOURS
-    times = [(_moments(pause), False), (_moments(resume), True)]
-    if not all(moments for moments, _ in times):
-        return None
-    events = sorted((moment, running) for moments, running in times for moment in moments)
-    # The last event of the week holds on until the first of the next.
-    running, since, minutes = events[-1][1], 0, 0
-    for moment, then in [*events, (WEEK_MINUTES, False)]:
-        minutes += (moment - since) if running else 0
-        running, since = then, moment
-    return minutes / WEEK_MINUTES * MONTH_HOURS
-
-
-def _moments(cron: str) -> list[int]:
-    """Minutes since Monday 00:00; empty if the expression is none of those that are read."""
-    match = _CRON.match(cron.upper().replace("CRON", "cron"))
-    if match is None:
-        return []
-    minute, hour, days = int(match[1]), int(match[2]), match[3]
-    chosen: set[int] = set()
-    for part in days.split(","):
-        first, _, last = part.partition("-")
-        if part in ("*", "?"):
-            chosen |= set(range(7))
-        elif first in _DAYS and (not last or last in _DAYS):
-            begin = _DAYS.index(first)
-            length = (_DAYS.index(last) - begin) % 7 if last else 0
-            chosen |= {(begin + step) % 7 for step in range(length + 1)}
-        else:
-            return []
-    return sorted(day * 24 * 60 + hour * 60 + minute for day in chosen)
+def month(hours: float) -> float:
+    """Hours a month of hours a week."""
+    return hours / 168 * MONTH_HOURS

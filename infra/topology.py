@@ -10,9 +10,10 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from infra.graph import Graph, Resource
+if TYPE_CHECKING:
+    from infra.graph import Graph, Resource
 
 Place = Literal["outside", "public", "private", "database", "warehouse", "region"]
 Sort = Literal["network", "data", "event"]
