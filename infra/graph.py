@@ -10,6 +10,7 @@ import asyncio
 import gc
 import re
 import sys
+import threading
 import typing
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -160,11 +161,16 @@ class _Recorder(mocks.MockMonitor):
     def __init__(self, answers: _Answers, graph: Graph) -> None:
         super().__init__(answers)
         self.graph = graph
+        self.asked: set[str] = set()
+        self.lock = threading.Lock()
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the protocol's name)
         urn = self.make_urn(request.parent, request.type, request.name)
-        if urn in self.graph.resources:
-            raise InfraError(f"two resources are called {request.name} ({request.type})")
+        # Pulumi asks from several threads: two of one name come at once.
+        with self.lock:
+            if urn in self.asked:
+                raise InfraError(f"two resources are called {request.name} ({request.type})")
+            self.asked.add(urn)
         answer = super().RegisterResource(request)  # type: ignore[no-untyped-call]
         if request.type == "pulumi:pulumi:Stack":
             return answer
