@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import pulumi
 import yaml
-from pulumi.runtime import mocks, rpc
+from pulumi.runtime import get_root_resource, mocks, rpc
 
 from infra import program
 from infra.errors import InfraError, SettingsError
@@ -75,6 +75,7 @@ class Graph:
     resources: dict[str, Resource] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     stack_outputs: dict[str, Any] = field(default_factory=dict)
+    """By name, what `pulumi stack output` would give."""
 
     def __iter__(self) -> Iterator[Resource]:
         return iter(self.resources.values())
@@ -141,7 +142,13 @@ def record(
     try:
         mocks.set_mocks(monitor.mocks, PROJECT, settings.stack, preview=False, monitor=monitor)
 
-        pulumi.runtime.test(lambda: (declare or program.declare)(settings))()  # type: ignore[no-untyped-call]
+        def run() -> pulumi.Output[None]:
+            (declare or program.declare)(settings)
+            return pulumi.Output.from_input(dict(get_root_resource().outputs)).apply(
+                graph.stack_outputs.update
+            )
+
+        pulumi.runtime.test(run)()  # type: ignore[no-untyped-call]
     finally:
         if collects:
             gc.enable()
@@ -200,11 +207,6 @@ class _Recorder(mocks.MockMonitor):
         chain = parent.split("::")[2] if parent else ""
         whole = type_ if chain in ("", "pulumi:pulumi:Stack") else f"{chain}${type_}"
         return f"urn:pulumi:{self.graph.settings.stack}::{PROJECT}::{whole}::{name}"
-
-    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
-        if "pulumi:pulumi:Stack" in request.urn:
-            self.graph.stack_outputs |= _plain(rpc.deserialize_properties(request.outputs))
-        return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]
 
 
 def _plain(value: Any) -> Any:
