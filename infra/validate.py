@@ -60,8 +60,22 @@ APPLY_SECONDS: Final = 600
 """Then an apply is given up, and what was not there yet is said."""
 
 FORGOTTEN: Final[dict[str, dict[str, str]]] = {
-    "vpc.SecurityGroupIngressRule": {"description": "moto keeps none for a rule"},
+    "dynamodb.Table": {"on_demand_throughput": "moto has no caps"},
+    "ecs.Service": {
+        "availability_zone_rebalancing": "moto has none",
+        "enable_ecs_managed_tags": "moto has none",
+    },
+    "kinesis.Stream": {"tags_all": "CreateStream takes no tags in moto"},
+    "lambda.Function": {"dead_letter_config": "moto keeps none", "logging_config": "moto keeps none"},
+    "rds.Instance": {
+        "performance_insights_enabled": "moto has no Performance Insights",
+        "performance_insights_kms_key_id": "moto has no Performance Insights",
+        "performance_insights_retention_period": "moto has no Performance Insights",
+    },
+    "rds.ParameterGroup": {"parameter": "DescribeDBParameters gives none back in moto"},
+    "redshift.SnapshotCopyGrant": {"tags_all": "CreateSnapshotCopyGrant takes no tags in moto"},
     "vpc.SecurityGroupEgressRule": {"description": "moto keeps none for a rule"},
+    "vpc.SecurityGroupIngressRule": {"description": "moto keeps none for a rule"},
 }
 """Attributes that moto does not give back as they were set, so that a second plan would set them again."""
 
