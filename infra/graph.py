@@ -23,9 +23,11 @@ import pulumi
 import yaml
 from pulumi.runtime import get_root_resource, mocks, rpc
 
-from infra import program
 from infra.errors import InfraError, SettingsError
+from infra.sdk import load_what_is_used
 from infra.settings import PROJECT, Settings, load
+
+load_what_is_used()
 
 ROOT: Final = Path(__file__).parents[1]
 ACCOUNT: Final = "123456789012"
@@ -130,6 +132,8 @@ def record(
 
     `running`: the version of the PostgreSQL that there is already; None for a stack that has none yet.
     """
+    from infra import program  # with it comes the SDK, of which no more is loaded than is used
+
     graph = Graph(settings)
     monitor = _Recorder(_Answers(settings, running), graph)
     # Resources are declared on an event loop; one of its own, so that a graph can be recorded anywhere.
