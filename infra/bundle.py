@@ -11,12 +11,14 @@ import argparse
 import hashlib
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -76,6 +78,8 @@ class Bundle:
     packages: tuple[str, ...]
     requirements: tuple[str, ...]
     handler: str
+    downloads: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Name in the archive → https address of what AWS publishes and no package has."""
     root: Path = ROOT
 
     @property
@@ -109,7 +113,8 @@ class Bundle:
     def digest(self) -> str:
         """Of all that decides what is in the archive: hexadecimal SHA-256."""
         whole = hashlib.sha256()
-        for text in (RUNTIME, ARCHITECTURE, *PLATFORMS, *self.requirements, self.handler):
+        downloads = [text for pair in sorted(self.downloads.items()) for text in pair]
+        for text in (RUNTIME, ARCHITECTURE, *PLATFORMS, *self.requirements, self.handler, *downloads):
             whole.update(f"{text}\0".encode())
         for name, path in {**self.sources(), LOCK.as_posix(): self.root / LOCK}.items():
             content = path.read_bytes()
@@ -135,7 +140,9 @@ def build(bundle: Bundle) -> int:
     bundle.path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundle.path.parent) as place:
         digest = bundle.digest()
-        files = bundle.sources() | _installed(bundle, Path(place) / "packages")
+        files = (
+            bundle.sources() | _installed(bundle, Path(place) / "packages") | _downloaded(bundle, Path(place))
+        )
         unpacked = sum(path.stat().st_size for path in files.values())
         if unpacked > MOST_UNPACKED:
             raise InfraError(
@@ -238,6 +245,24 @@ def _installed(bundle: Bundle, place: Path) -> dict[str, Path]:
     }
 
 
+def _downloaded(bundle: Bundle, place: Path) -> dict[str, Path]:
+    """Name in the archive → file, of what comes from AWS. Raises InfraError."""
+    found = {}
+    for number, (name, address) in enumerate(sorted(bundle.downloads.items())):
+        path = place / f"download-{number}"
+        try:
+            with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 (ours, and https)
+                path.write_bytes(answer.read())
+            if name.endswith(".pem"):
+                ssl.create_default_context(cafile=str(path))
+        except ssl.SSLError as error:
+            raise InfraError(f"bundle {bundle.name}: {address} holds no certificates: {error}") from None
+        except OSError as error:
+            raise InfraError(f"bundle {bundle.name}: cannot fetch {address}: {error}") from None
+        found[name] = path
+    return found
+
+
 def _left_out(path: Path) -> bool:
     return "__pycache__" in path.parts or (
         path.parent.suffix == ".dist-info"
@@ -259,6 +284,10 @@ FIGURES: Final = Bundle(
     packages=("jobs", "sql/queries/operational"),
     requirements=("boto3", "psycopg[binary]"),
     handler="jobs.figures.handler",
+    # RDS has an authority of its own, which no system knows, and the function checks whom it talks to.
+    downloads={
+        "certificates/rds-ca.pem": "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
+    },
 )
 BUNDLES: Final = (ARCHIVER, FIGURES)
 """All that the program deploys."""

@@ -107,7 +107,7 @@ class Cost(Component):
                 )
                 for kind, percent in wanted
             ],
-            opts=self.options(),
+            opts=self.options(depends_on=[notices.policies["notice"]]),
         )
 
     # -- rest ------------------------------------------------------------------------------------------------

@@ -321,7 +321,7 @@ def _made_up(token: str, name: str, inputs: Mapping[str, Any], region: str) -> d
     if token == "aws:rds/instance:Instance":  # noqa: S105 (a type, no secret)
         # Since provider 5 an instance is known by RDS's own identifier, not by its name.
         own = f"db-{_digits(f'{token}{name}{region}', 26).upper()}"
-    made: dict[str, Any] = {"id": own, "arn": _arn(module, kind, physical, own, region)}
+    made: dict[str, Any] = {"id": own, "arn": _arn(module, kind, physical, own, region, inputs)}
     for key, annotation in _annotations(token).items():
         if key in made or key in inputs:
             continue
@@ -363,15 +363,19 @@ _ARNS: Final = {
     ("sfn", "StateMachine"): "arn:aws:states:{region}:{account}:stateMachine:{name}",
     ("secretsmanager", "Secret"): "arn:aws:secretsmanager:{region}:{account}:secret:{name}",
     ("ecr", "Repository"): "arn:aws:ecr:{region}:{account}:repository/{name}",
+    ("ecs", "Service"): "arn:aws:ecs:{region}:{account}:service/{cluster}/{name}",
     ("ecs", "Cluster"): "arn:aws:ecs:{region}:{account}:cluster/{name}",
     ("scheduler", "ScheduleGroup"): "arn:aws:scheduler:{region}:{account}:schedule-group/{name}",
     ("ecs", "TaskDefinition"): "arn:aws:ecs:{region}:{account}:task-definition/{name}:1",
 }
 
 
-def _arn(module: str, kind: str, name: str, own: str, region: str) -> str:
+def _arn(module: str, kind: str, name: str, own: str, region: str, inputs: Mapping[str, Any]) -> str:
     pattern = _ARNS.get((module, kind), "arn:aws:{module}:{region}:{account}:{kind}/{id}")
-    return pattern.format(module=module, kind=kind.lower(), name=name, id=own, region=region, account=ACCOUNT)
+    cluster = str(inputs.get("cluster", "")).rsplit("/", 1)[-1]
+    return pattern.format(
+        module=module, kind=kind.lower(), name=name, id=own, region=region, account=ACCOUNT, cluster=cluster
+    )
 
 
 def _annotations(token: str) -> dict[str, Any]:

@@ -80,7 +80,8 @@ class Network(Component):
     """VPC, subnets by tier, NAT, endpoints, flow logs, and security groups.
 
     Attributes: `vpc`, `subnets` (tier → subnets, a zone each), `groups` (name → security group),
-    `nats` (those of the first zones), `subnet_ids(tier)`, `group_id(name)`.
+    `nats` (those of the first zones), `ways_out` (routes, endpoints and rules: until they are there nothing inside
+    reaches anything outside), `subnet_ids(tier)`, `group_id(name)`.
     """
 
     KIND = "network"
@@ -120,6 +121,7 @@ class Network(Component):
             )
             for tier, blocks in subnets.plan(self.settings.cidr, len(context.zones)).items()
         }
+        self.ways_out: list[pulumi.Resource] = []
         self.tables = self._route_tables()
         self.groups: dict[Group, aws.ec2.SecurityGroup] = {
             name: aws.ec2.SecurityGroup(
@@ -166,25 +168,27 @@ class Network(Component):
                     self._route(f"{tier}-{zone}", table, nat_gateway_id=nats[min(index, len(nats) - 1)].id)
         for tier, found in self.subnets.items():
             for zone, subnet in zip(self.context.zones, found, strict=True):
-                aws.ec2.RouteTableAssociation(
+                joined = aws.ec2.RouteTableAssociation(
                     f"{tier}-{zone}",
                     subnet_id=subnet.id,
                     route_table_id=tables.get(f"{tier}-{zone}", tables.get(tier, public)).id,
                     opts=self.options(),
                 )
+                self.ways_out.append(joined)
         return tables
 
     def _table(self, thing: str) -> aws.ec2.RouteTable:
         return aws.ec2.RouteTable(f"{thing}", vpc_id=self.vpc.id, tags=self._tag(thing), opts=self.options())
 
     def _route(self, thing: str, table: aws.ec2.RouteTable, **target: pulumi.Output[str]) -> None:
-        aws.ec2.Route(
+        route = aws.ec2.Route(
             f"{thing}-out",
             route_table_id=table.id,
             destination_cidr_block="0.0.0.0/0",
             opts=self.options(),
             **target,
         )
+        self.ways_out.append(route)
 
     def _nats(self, gateway: aws.ec2.InternetGateway) -> list[aws.ec2.NatGateway]:
         count = {"none": 0, "single": 1, "per_zone": len(self.context.zones)}[self.settings.nat]
@@ -211,7 +215,7 @@ class Network(Component):
             if not {edge.source, edge.target} <= self.groups.keys():
                 continue
             thing = f"{edge.source}-to-{edge.target}-{edge.port}"
-            aws.vpc.SecurityGroupEgressRule(
+            out = aws.vpc.SecurityGroupEgressRule(
                 f"{thing}-out",
                 security_group_id=self.group_id(edge.source),
                 referenced_security_group_id=self.group_id(edge.target),
@@ -221,6 +225,7 @@ class Network(Component):
                 description=edge.why,
                 opts=self.options(),
             )
+            self.ways_out.append(out)
             aws.vpc.SecurityGroupIngressRule(
                 f"{thing}-in",
                 security_group_id=self.group_id(edge.target),
@@ -235,7 +240,7 @@ class Network(Component):
             for group, why in OUT.items():
                 if group not in self.groups:
                     continue
-                aws.vpc.SecurityGroupEgressRule(
+                out = aws.vpc.SecurityGroupEgressRule(
                     f"{group}-to-internet-out",
                     security_group_id=self.group_id(group),
                     cidr_ipv4="0.0.0.0/0",
@@ -245,6 +250,7 @@ class Network(Component):
                     description=why,
                     opts=self.options(),
                 )
+                self.ways_out.append(out)
 
     # -- endpoints -------------------------------------------------------------------------------------------
 
@@ -264,7 +270,7 @@ class Network(Component):
             for group in users:
                 if group not in self.groups:
                     continue
-                aws.vpc.SecurityGroupEgressRule(
+                out = aws.vpc.SecurityGroupEgressRule(
                     f"{group}-to-{service}-out",
                     security_group_id=self.group_id(group),
                     prefix_list_id=endpoint.prefix_list_id,
@@ -274,8 +280,10 @@ class Network(Component):
                     description=f"{service} by its gateway endpoint",
                     opts=self.options(),
                 )
+                # The rule names the list of its endpoint, so that the endpoint is there before it.
+                self.ways_out.append(out)
         for name in self.settings.interface_endpoints:
-            aws.ec2.VpcEndpoint(
+            door = aws.ec2.VpcEndpoint(
                 f"endpoint-{name}",
                 vpc_id=self.vpc.id,
                 service_name=f"com.amazonaws.{self.context.region}.{name}",
@@ -287,6 +295,7 @@ class Network(Component):
                 tags=self._tag(name.replace(".", "-")),
                 opts=self.options(),
             )
+            self.ways_out.append(door)
 
     def _own_principals(self) -> Statement:
         # Whoever got into the VPC cannot carry data out with credentials of an account of their own.

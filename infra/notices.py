@@ -15,7 +15,11 @@ Urgency = Literal["page", "notice"]
 
 
 class Notices(Component):
-    """SNS topics with their subscriptions. Attributes: `topics` (urgency → topic)."""
+    """SNS topics with their subscriptions. Attributes: `topics` (urgency → topic), `policies` (likewise).
+
+    A service that tries a topic when it is told of it, as RDS does, may publish only once the policy is there: what
+    hands it the topic depends on the policy.
+    """
 
     KIND = "notices"
 
@@ -23,6 +27,7 @@ class Notices(Component):
         super().__init__(context, options)
         monitoring = context.settings.monitoring
         people: dict[Urgency, tuple[str, ...]] = {"page": monitoring.page, "notice": monitoring.notice}
+        self.policies: dict[Urgency, aws.sns.TopicPolicy] = {}
         self.topics: dict[Urgency, aws.sns.Topic] = {
             urgency: self._topic(urgency, addresses, keys) for urgency, addresses in people.items()
         }
@@ -39,7 +44,7 @@ class Notices(Component):
             kms_master_key_id=keys.arn("notices"),
             opts=self.options(),
         )
-        aws.sns.TopicPolicy(
+        self.policies[urgency] = aws.sns.TopicPolicy(
             f"topic-{urgency}-policy",
             arn=topic.arn,
             policy=document(

@@ -73,7 +73,7 @@ class Postgres(Component):
             subnet_ids=network.subnet_ids("database"),
             opts=self.options(),
         )
-        self.monitoring_role = self._monitoring_role()
+        self.monitoring_role, self._monitoring_right = self._monitoring_role()
         self.parameter_group = self._parameter_groups()
         self.primary = self._primary()
         self.replicas = self._replicas()
@@ -153,7 +153,7 @@ class Postgres(Component):
             monitoring_interval=wanted.monitoring_seconds,
             monitoring_role_arn=self.monitoring_role.arn,
             enabled_cloudwatch_logs_exports=list(LOGS),
-            opts=self.data_options(depends_on=self._log_groups("primary", name)),
+            opts=self.data_options(depends_on=[self._monitoring_right, *self._log_groups("primary", name)]),
         )
 
     def _replicas(self) -> tuple[aws.rds.Instance, ...]:
@@ -165,7 +165,8 @@ class Postgres(Component):
         for number, zone in enumerate(replica_zones(self.context.zones, wanted.replicas), start=1):
             name = self.names.of(f"postgres-replica-{number}", "database")
             # Subnets, size of storage, version, users and passwords come from the primary, and the provider refuses
-            # them here. A replica has no backups of its own: it is made again faster than it is restored.
+            # them here. So does the key, which RDS refuses for a source of the same region (API reference,
+            # CreateDBInstanceReadReplica). A replica has no backups of its own: it is made again faster than restored.
             found.append(
                 aws.rds.Instance(
                     f"replica-{number}",
@@ -182,7 +183,6 @@ class Postgres(Component):
                     iops=wanted.iops,
                     storage_throughput=wanted.throughput,
                     storage_encrypted=True,
-                    kms_key_id=self.keys.arn("postgres"),
                     vpc_security_group_ids=[self.network.group_id("postgres")],
                     publicly_accessible=False,
                     parameter_group_name=group.name,
@@ -199,7 +199,9 @@ class Postgres(Component):
                     monitoring_interval=wanted.monitoring_seconds,
                     monitoring_role_arn=self.monitoring_role.arn,
                     enabled_cloudwatch_logs_exports=list(LOGS),
-                    opts=self.options(depends_on=self._log_groups(f"replica-{number}", name)),
+                    opts=self.options(
+                        depends_on=[self._monitoring_right, *self._log_groups(f"replica-{number}", name)]
+                    ),
                 )
             )
         return tuple(found)
@@ -222,16 +224,17 @@ class Postgres(Component):
             opts=self.options(),
         )
 
-    def _monitoring_role(self) -> aws.iam.Role:
+    def _monitoring_role(self) -> tuple[aws.iam.Role, aws.iam.RolePolicyAttachment]:
+        """The role, and its right: RDS makes no instance that is monitored by a role which may not write."""
         role = service_role(self, "postgres-monitoring", "monitoring.rds.amazonaws.com")
         # AWS's own policy: it allows the log groups of the operating system's figures and nothing else.
-        aws.iam.RolePolicyAttachment(
+        right = aws.iam.RolePolicyAttachment(
             "postgres-monitoring",
             role=role.name,
             policy_arn=f"arn:{self.context.partition}:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole",
             opts=self.options(),
         )
-        return role
+        return role, right
 
     # -- parameters ------------------------------------------------------------------------------------------
 
@@ -368,5 +371,5 @@ class Postgres(Component):
                 source_type="db-instance",
                 source_ids=[instance.identifier for instance in (self.primary, *self.replicas)],
                 event_categories=list(categories),
-                opts=self.options(),
+                opts=self.options(depends_on=[notices.policies[urgency]]),
             )

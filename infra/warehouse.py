@@ -134,6 +134,9 @@ class Warehouse(Component):
                     ],
                     [stream.stream.arn],
                 ),
+                # AWS's policy for streaming ingestion has it besides: an external schema is a list of streams. It
+                # tells names; Kinesis knows no narrower resource for it.
+                Statement("SeeWhatStreamsThereAre", ["kinesis:ListStreams"], ["*"]),
                 key_use(self.context, keys, stream, "kms:Decrypt"),
             ),
         }
@@ -410,7 +413,7 @@ class Warehouse(Component):
                 source_ids=names,
                 severity=severity,
                 event_categories=categories,
-                opts=self.options(),
+                opts=self.options(depends_on=[notices.policies["notice"]]),
             )
 
     # -- serverless ------------------------------------------------------------------------------------------

@@ -65,11 +65,24 @@ def test_a_newer_image_does_not_replace_it_by_itself(graph: Graph) -> None:
     assert bastion.IMAGE.endswith("-arm64"), "t4g is an ARM"
 
 
+def test_what_it_fetches_once_can_be_reached_when_it_is_made(graph: Graph) -> None:
+    waits = set(instance(graph).depends_on)
+    group = graph.one("ec2.SecurityGroup", "group-bastion").outputs["id"]
+    out = [
+        one for one in graph.of_kind("vpc.SecurityGroupEgressRule") if one.inputs["securityGroupId"] == group
+    ]
+    ways = [*out, *graph.of_kind("ec2.Route", "ec2.RouteTableAssociation")]
+    ways += [one for one in graph.of_kind("ec2.VpcEndpoint") if one.inputs["vpcEndpointType"] == "Interface"]
+    assert len(out) >= 3
+    assert {one.urn for one in ways} <= waits
+    assert " --quiet" not in bastion.user_data(17), "Amazon Linux's mkswap (util-linux 2.37) does not know it"
+
+
 def test_it_may_be_reached_and_recorded_and_nothing_else(graph: Graph) -> None:
     found = statements(graph, "bastion-policy")
     services = {action.partition(":")[0] for one in found.values() for action in one["Action"]}
     assert services == {"kms", "logs", "ssm", "ssmmessages"}
-    assert {sid for sid, one in found.items() if "*" in one["Resource"]} == {"Sessions"}
+    assert {sid for sid, one in found.items() if "*" in one["Resource"]} == {"Sessions", "LookAtLogGroups"}
     assert all(action.startswith("ssmmessages:") for action in found["Sessions"]["Action"])
     log = graph.one("cloudwatch.LogGroup", "bastion").outputs["arn"]
     assert found["RecordSessions"]["Resource"] == [f"{log}:*"]

@@ -6,10 +6,16 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
 
+import certifi
 import pulumi
 import pytest
 from hypothesis import given
@@ -17,7 +23,7 @@ from hypothesis import strategies as st
 from packaging.markers import default_environment
 from packaging.utils import canonicalize_name
 
-from infra import bundle, program
+from infra import bundle, program, publisher
 from infra.bundle import ARCHIVER, LOCK, ROOT, Bundle, closure, locked, pack
 from infra.errors import InfraError
 
@@ -290,3 +296,42 @@ def test_packages_are_fetched_for_where_the_function_runs(small: Bundle) -> None
         name for name in names if name.endswith((".pyc", "/RECORD", "/INSTALLER", "/direct_url.json"))
     ]
     assert not list(small.path.parent.glob("tmp*"))
+
+
+# -- what AWS publishes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Iterator[str]:
+    """Address of a folder with certificates, as a server gives it."""
+    (tmp_path / "web").mkdir()
+    shutil.copy(certifi.where(), tmp_path / "web/good.pem")
+    (tmp_path / "web/bad.pem").write_text("<html>moved</html>")
+    handler = partial(QuietHandler, directory=str(tmp_path / "web"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_certificates_are_fetched_and_looked_at(small: Bundle, published: str, tmp_path: Path) -> None:
+    def downloads(page: str) -> Bundle:
+        return replace(small, downloads={"certificates/ca.pem": f"{published}/{page}"})
+
+    found = bundle._downloaded(downloads("good.pem"), tmp_path)
+    assert found["certificates/ca.pem"].read_bytes() == Path(certifi.where()).read_bytes()
+    with pytest.raises(InfraError, match="holds no certificates"):
+        bundle._downloaded(downloads("bad.pem"), tmp_path)
+    with pytest.raises(InfraError, match="cannot fetch"):
+        bundle._downloaded(downloads("none.pem"), tmp_path)
+    assert downloads("good.pem").digest() != small.digest()
+
+
+def test_the_publisher_finds_the_certificates_where_they_are_put() -> None:
+    assert {f"/var/task/{name}" for name in bundle.FIGURES.downloads} == {publisher.CERTIFICATES}

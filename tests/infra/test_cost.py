@@ -169,6 +169,9 @@ def model_of(service: str) -> Any:
 
 class TestBudget:
     def test_it_counts_what_has_the_stack_s_tag(self, graph: Graph) -> None:
+        assert (
+            graph.one("sns.TopicPolicy", "topic-notice-policy").urn in graph.one("budgets.Budget").depends_on
+        )
         found = graph.one("budgets.Budget").inputs
         assert found["costFilters"] == [
             {"name": "TagKeyValue", "values": [f"user:Environment${graph.settings.tags['Environment']}"]}

@@ -196,7 +196,7 @@ def test_no_role_of_the_warehouse_writes_to_s3_or_the_stream(graph: Graph) -> No
     data = {one for one in allowed if not one.startswith("glue:")}
     assert {one.split(":")[1] for one in data} <= {
         "GetBucketLocation", "ListBucket", "GetObject", "Decrypt", "DescribeStream", "DescribeStreamSummary",
-        "GetRecords", "GetShardIterator", "ListShards",
+        "GetRecords", "GetShardIterator", "ListShards", "ListStreams",
     }  # fmt: skip
 
 
@@ -218,6 +218,7 @@ def test_streaming_reads_this_stream_by_its_key(graph: Graph) -> None:
     arn = stream.outputs["arn"]
     assert may(graph, "stream", "kinesis:GetRecords", arn)
     assert not may(graph, "stream", "kinesis:GetRecords", f"{arn}-other")
+    assert may(graph, "stream", "kinesis:ListStreams", "*")
     service = f"kinesis.{graph.settings.region}.amazonaws.com"
     asked = {"kms_ViaService": service, "kms_EncryptionContext_aws_kinesis_arn": arn}
     assert may(graph, "stream", "kms:Decrypt", key.outputs["arn"], **asked)
@@ -336,6 +337,8 @@ def test_redshift_reports_each_event_once(prod: Graph, staging: Graph) -> None:
         assert sorted(heard) == ["configuration", "management", "monitoring", "pending", "security"]
         assert {target(found, one, "snsTopicArn").name for one in events} == {"topic-notice"}
         assert all(one.inputs["sourceIds"] for one in events)
+        policy = found.one("sns.TopicPolicy", "topic-notice-policy").urn
+        assert all(policy in one.depends_on for one in events), "or Redshift may not publish yet"
 
 
 @settings(deadline=None)
