@@ -38,7 +38,7 @@ WIDE_FOR_AWS: Final = {
     "ec2:UnassignPrivateIpAddresses": "Lambda refuses the role of a function in a VPC that may do it to less than any",
     "ssm:UpdateInstanceInformation": "an instance has its role before it has its identifier",
 }
-"""Actions that could be narrower, and why a role that AWS uses for us cannot have them so. An exception would be for the
+"""Actions that could be narrower, and why a role that AWS uses for us cannot have them so. An exception would be for a
 whole policy, and hide what else is in it."""
 
 SEND_SOURCE: Final = frozenset(
