@@ -51,8 +51,7 @@ SEND_SOURCE: Final = frozenset(
 
 NO_SOURCE: Final = {
     "ec2": "an instance profile is bound to the instance, and EC2 sends neither key",
-    "lambda": "a function's role is bound by iam:PassRole, and Lambda sends neither key",
-    "rds": "the proxy's guide has no condition; it reads one secret of this account",
+    "rds": "the proxy's guide has no condition; its role may log in as three users of this account's databases",
     "redshift": "sends sts:ExternalId, the cluster and user, where it is asked for",
     "redshift-serverless": "as redshift",
     "scheduler.redshift": "the guide has no condition",
