@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import pulumi
 import pulumi_aws as aws
@@ -18,6 +18,7 @@ from infra.notices import Notices, Urgency
 MASTER: Final = "eav_admin"
 """Who migrates; AWS makes, keeps and rotates the password."""
 
+PASSWORD_LENGTH: Final = 64
 PROXY_USERS: Final = ("eav_app", "eav_ingest", "eav_jobs")
 """Who may come through the proxy: roles of short sessions. Analysts read replicas, people come without a pool."""
 
@@ -75,10 +76,20 @@ class Postgres(Component):
         )
         self.monitoring_role, self._monitoring_right = self._monitoring_role()
         self.parameter_group = self._parameter_groups()
+        self._master_password: dict[str, Any] = {
+            "manage_master_user_password": True,
+            "master_user_secret_kms_key_id": keys.arn("postgres"),
+        }
+        own = None if self.settings.managed_master else self._own_secret()
         self.primary = self._primary()
         self.replicas = self._replicas()
         self._copy_of_backups()
         self.proxy = self._proxy() if self.settings.proxy else None
+        self.secret_arn: pulumi.Output[str] = (
+            own.arn
+            if own is not None
+            else self.primary.master_user_secrets.apply(lambda found: found[0].secret_arn or "")
+        )
         self._events(notices)
         self.endpoints: dict[str, pulumi.Output[str]] = {"writer": self.primary.address}
         self.endpoints |= {
@@ -120,8 +131,7 @@ class Postgres(Component):
             db_name=wanted.database,
             port=POSTGRES_PORT,
             username=MASTER,
-            manage_master_user_password=True,
-            master_user_secret_kms_key_id=self.keys.arn("postgres"),
+            **self._master_password,
             iam_database_authentication_enabled=True,
             ca_cert_identifier="rds-ca-rsa2048-g1",
             allocated_storage=wanted.storage_gb,
@@ -153,8 +163,39 @@ class Postgres(Component):
             monitoring_interval=wanted.monitoring_seconds,
             monitoring_role_arn=self.monitoring_role.arn,
             enabled_cloudwatch_logs_exports=list(LOGS),
-            opts=self.data_options(depends_on=[self._monitoring_right, *self._log_groups("primary", name)]),
+            opts=self.data_options(
+                depends_on=[self._monitoring_right, *self._log_groups("primary", name)],
+                ignore_changes=["password"] if "password" in self._master_password else None,
+            ),
         )
+
+    def _own_secret(self) -> aws.secretsmanager.Secret:
+        """The master's password in a secret of ours, for a primary that is to have replicas.
+
+        RDS makes no replica of a primary whose password it keeps in Secrets Manager itself. So AWS's generator makes
+        one here, once: both that take it ignore that the generator says another one at each run. Pulumi's state has
+        it encrypted. It is there for the first migration, which lets the roles of all jobs log in with tokens.
+        """
+        password = pulumi.Output.secret(
+            aws.secretsmanager.get_random_password_output(
+                password_length=PASSWORD_LENGTH, exclude_punctuation=True
+            ).random_password
+        )
+        secret = aws.secretsmanager.Secret(
+            "master",
+            name=self.names.path("postgres", "master"),
+            description="The master of PostgreSQL",
+            kms_key_id=self.keys.arn("postgres"),
+            opts=self.data_options(),
+        )
+        aws.secretsmanager.SecretVersion(
+            "master",
+            secret_id=secret.id,
+            secret_string=pulumi.Output.json_dumps({"username": MASTER, "password": password}),
+            opts=self.options(ignore_changes=["secretString"]),
+        )
+        self._master_password = {"password": password}
+        return secret
 
     def _replicas(self) -> tuple[aws.rds.Instance, ...]:
         wanted, keep = self.settings, self.context.settings.protect_data

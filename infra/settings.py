@@ -198,6 +198,8 @@ class Postgres(Section):
     maintenance_window: WeeklyWindow = "sun:04:30-sun:05:30"
     backup_copy_region: Region | None = None
     deletion_protection: bool = True
+    managed_master: bool = True
+    """RDS keeps and rotates the master's password, but then makes no replica; false: a secret of ours has it."""
     insights_days: int = Field(7, ge=7, le=731)
     """Performance Insights: 7, a multiple of 31, or 731 (two years)."""
     monitoring_seconds: Literal[1, 5, 10, 15, 30, 60] = 60
@@ -247,6 +249,10 @@ class Postgres(Section):
         if self.throughput and self.iops and self.throughput > self.iops / 4:
             raise ValueError(
                 f"throughput may be a quarter of iops ({self.iops // 4} MiB/s), got {self.throughput}"
+            )
+        if self.replicas and self.managed_master:
+            raise ValueError(
+                "managed_master must be false with replicas: RDS makes none of a primary whose password it manages"
             )
         if self.replica_class and not self.replicas:
             raise ValueError("replica_class is set, replicas is 0: remove the one or raise the other")

@@ -103,6 +103,7 @@ TYPES: Final[dict[str, str]] = {
     "scheduler.Schedule": "aws_scheduler_schedule",
     "scheduler.ScheduleGroup": "aws_scheduler_schedule_group",
     "secretsmanager.Secret": "aws_secretsmanager_secret",
+    "secretsmanager.SecretVersion": "aws_secretsmanager_secret_version",
     "secretsmanager.SecretPolicy": "aws_secretsmanager_secret_policy",
     "secretsmanager.SecretRotation": "aws_secretsmanager_secret_rotation",
     "sfn.StateMachine": "aws_sfn_state_machine",

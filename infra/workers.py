@@ -244,7 +244,7 @@ class Workers(Component):
     def _migrate_task(self) -> aws.ecs.TaskDefinition:
         # The master migrates: nobody else may make roles and extensions. The task reads the secret itself, so that no
         # environment has it. Once roles that it has made log in with tokens RDS may want one of the master, too.
-        secret = self.postgres.primary.master_user_secrets.apply(lambda found: found[0].secret_arn or "")
+        secret = self.postgres.secret_arn
         return self._task(
             "migrate",
             ["python", "-m", "alembic", "-x", f"iam_logins={','.join(IAM_LOGINS)}", "upgrade", "head"],

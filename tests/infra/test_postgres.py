@@ -71,6 +71,41 @@ def parameters_of(graph: Graph, instance: Resource) -> dict[str, str]:
     return {one["name"]: one["value"] for one in group.inputs["parameters"]}
 
 
+def master_arn(graph: Graph) -> str:
+    """Of the secret with the master's password, whoever keeps it."""
+    found = graph.of_kind("secretsmanager.Secret")
+    if found:
+        (own,) = found
+        return str(own.outputs["arn"])
+    return str(graph.one("rds.Instance", "primary").outputs["masterUserSecrets"][0]["secretArn"])
+
+
+def test_a_primary_with_replicas_has_a_password_that_rds_does_not_manage(graph: Graph) -> None:
+    primary = graph.one("rds.Instance", "primary")
+    if graph.settings.postgres.replicas:
+        (secret,) = graph.of_kind("secretsmanager.Secret")
+        version = graph.one("secretsmanager.SecretVersion")
+        assert "manageMasterUserPassword" not in primary.inputs
+        assert secret.inputs["kmsKeyId"] == key(graph, "postgres")
+        assert json.loads(version.inputs["secretString"]) == {
+            "username": primary.inputs["username"],
+            "password": primary.inputs["password"],
+        }
+        assert primary.ignore_changes == ("password",), "the generator says another one at each run"
+        assert version.ignore_changes == ("secretString",)
+    else:
+        assert primary.inputs["manageMasterUserPassword"] is True
+        assert primary.inputs["masterUserSecretKmsKeyId"] == key(graph, "postgres")
+        assert graph.of_kind("secretsmanager.Secret") == []
+
+
+def test_replicas_of_a_managed_primary_are_refused() -> None:
+    config = read_config("prod")
+    postgres = config["eav-platform:postgres"] | {"managed_master": True}
+    with pytest.raises(SettingsError, match="postgres: managed_master must be false with replicas"):
+        load("prod", config | {"eav-platform:postgres": postgres})
+
+
 # -- every stack ---------------------------------------------------------------------------------------------
 
 
@@ -85,11 +120,9 @@ def test_encrypted_private_and_without_a_password(graph: Graph) -> None:
             graph.one("ec2.SecurityGroup", "group-postgres").outputs["id"]
         ]
         assert found["caCertIdentifier"] == "rds-ca-rsa2048-g1"
-        assert "password" not in found
+        assert "password" not in found or one.name == "primary"
     primary = graph.one("rds.Instance", "primary").inputs
     assert primary["kmsKeyId"] == key(graph, "postgres")
-    assert primary["manageMasterUserPassword"] is True
-    assert primary["masterUserSecretKmsKeyId"] == key(graph, "postgres")
     database = {
         one.outputs["id"] for one in graph.of_kind("ec2.Subnet") if one.inputs["tags"]["Tier"] == "database"
     }
@@ -204,7 +237,7 @@ def test_prod_is_kept(prod: Graph) -> None:
     assert copy.inputs["retentionPeriod"] == found["backupRetentionPeriod"] == 35
     assert copy.inputs["kmsKeyId"] == prod.one("kms.Key", "key-postgres-eu-west-1").outputs["arn"]
     assert ":eu-west-1:" in copy.inputs["kmsKeyId"]
-    assert primary.ignore_changes == ()
+    assert primary.ignore_changes == ("password",), "and nothing else of it may drift unseen"
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=2, max_size=3, unique=True), st.integers(0, 5))

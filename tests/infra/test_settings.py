@@ -103,7 +103,7 @@ def test_every_section_has_a_description() -> None:
         ({"archive__schedule": "daily"}, "archive.schedule must be cron("),
         # contradictions
         ({"network__nat": "none"}, "network: nat is none, so interface_endpoints must have"),
-        ({"postgres__replicas": 1}, "cost.rest with postgres.replicas"),
+        ({"postgres__replicas": 1, "postgres__managed_master": False}, "cost.rest with postgres.replicas"),
         (
             {"postgres__backup_copy_region": "eu-central-1"},
             "postgres.backup_copy_region must be another region",

@@ -28,6 +28,7 @@ from jobs.cli import parser
 from jobs.ingest import kinesis
 from tests.infra.changed import DIGEST, with_an_image
 from tests.infra.policies import statements
+from tests.infra.test_postgres import master_arn
 
 TASKS = ("worker", "ingest", "migrate")
 
@@ -146,7 +147,7 @@ class TestWhatTheJobsMakeOfIt:
         monkeypatch.setattr(login, "_asked", secret)
         found = environment(graph, "migrate")
         assert login.options(found["DATABASE_URL"], found) == {"user": "root", "password": "p"}
-        arn = graph.one("rds.Instance", "primary").outputs["masterUserSecrets"][0]["secretArn"]
+        arn = master_arn(graph)
         assert asked == [("secretsmanager", "get_secret_value", arn)]
 
     def test_the_worker_is_told_where_partitions_go_and_whether_they_leave(self, graph: Graph) -> None:
@@ -223,7 +224,7 @@ class TestRights:
         self, graph: Graph
     ) -> None:
         primary = graph.one("rds.Instance", "primary")
-        arn = primary.outputs["masterUserSecrets"][0]["secretArn"]
+        arn = master_arn(graph)
         found = statements(graph, "task-migrate-policy")
         users = {one.rpartition("/")[2] for one in found["LogInToPostgres"]["Resource"]}
         assert users == {primary.inputs["username"]}
