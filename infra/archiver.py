@@ -12,7 +12,8 @@ import pulumi_aws as aws
 from infra import bundle
 from infra.archive import ARCHIVES, MANIFESTS, Archive, key_use
 from infra.component import Component, Context
-from infra.iam import Statement, document, role_policy, service_role
+from infra.failures import failures_queue
+from infra.iam import Statement, role_policy, service_role
 from infra.items import Items
 from infra.keys import Keys
 from infra.notices import Notices
@@ -30,8 +31,6 @@ PAUSE_SECONDS: Final = 60
 """Between two runs: the lock of a run that was killed lasts so long."""
 DAY_SECONDS: Final = 24 * 3600
 EVENT_AGE_SECONDS: Final = 3600
-KEPT_SECONDS: Final = 14 * 24 * 3600
-"""Of a message in the queue of failures: the most that SQS keeps one."""
 
 
 class Archiver(Component):
@@ -63,7 +62,7 @@ class Archiver(Component):
         # What is told of a run is a notice: an item that is not archived today is where it was, and tomorrow's run
         # takes it. That no run has come to its end for days is an alarm of the monitoring.
         self._told = notices.arn("notice")
-        self.failures = self._failures()
+        self.failures = failures_queue(self, "archiver", self._keys.arn("notices"))
         self.function = self._function(items, archive)
         self.machine = self._machine()
         self._schedule()
@@ -88,35 +87,6 @@ class Archiver(Component):
 
     def _keep_failures(self) -> Statement:
         return Statement("KeepWhatFailed", ["sqs:SendMessage"], [self.failures.arn])
-
-    # -- what failed -----------------------------------------------------------------------------------------
-
-    def _failures(self) -> aws.sqs.Queue:
-        """What could not be run: events of the function, and starts of the schedule."""
-        queue = aws.sqs.Queue(
-            "archiver-failures",
-            name=self.names.of("archiver-failures", "queue"),
-            message_retention_seconds=KEPT_SECONDS,
-            kms_master_key_id=self._keys.arn("notices"),
-            opts=self.options(),
-        )
-        # Those who send are roles of this account, which their own policies allow.
-        aws.sqs.QueuePolicy(
-            "archiver-failures",
-            queue_url=queue.url,
-            policy=document(
-                Statement(
-                    "OnlyByTls",
-                    ["sqs:*"],
-                    [queue.arn],
-                    conditions={"Bool": {"aws:SecureTransport": "false"}},
-                    principals={"AWS": "*"},
-                    effect="Deny",
-                )
-            ),
-            opts=self.options(),
-        )
-        return queue
 
     # -- the function ----------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import re
 import sys
+import threading
 import typing
 import zlib
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -20,11 +21,13 @@ from typing import Any, ClassVar, Final
 
 import pulumi
 import yaml
-from pulumi.runtime import mocks, rpc
+from pulumi.runtime import get_root_resource, mocks, rpc
 
-from infra import program
 from infra.errors import InfraError, SettingsError
+from infra.sdk import load_what_is_used
 from infra.settings import PROJECT, Settings, load
+
+load_what_is_used()
 
 ROOT: Final = Path(__file__).parents[1]
 ACCOUNT: Final = "123456789012"
@@ -74,6 +77,7 @@ class Graph:
     resources: dict[str, Resource] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     stack_outputs: dict[str, Any] = field(default_factory=dict)
+    """By name, what `pulumi stack output` would give."""
 
     def __iter__(self) -> Iterator[Resource]:
         return iter(self.resources.values())
@@ -160,6 +164,8 @@ def record(
 
     `running`: the version of the PostgreSQL that there is already; None for a stack that has none yet.
     """
+    from infra import program  # with it comes the SDK, of which no more is loaded than is used
+
     graph = Graph(settings)
     monitor = _Recorder(_Answers(settings, running), graph)
     # Resources are declared on an event loop; one of its own, so that a graph can be recorded anywhere.
@@ -172,7 +178,13 @@ def record(
     try:
         mocks.set_mocks(monitor.mocks, PROJECT, settings.stack, preview=False, monitor=monitor)
 
-        pulumi.runtime.test(lambda: (declare or program.declare)(settings))()  # type: ignore[no-untyped-call]
+        def run() -> pulumi.Output[None]:
+            (declare or program.declare)(settings)
+            return pulumi.Output.from_input(dict(get_root_resource().outputs)).apply(
+                graph.stack_outputs.update
+            )
+
+        pulumi.runtime.test(run)()  # type: ignore[no-untyped-call]
     finally:
         if collects:
             gc.enable()
@@ -192,11 +204,16 @@ class _Recorder(mocks.MockMonitor):
     def __init__(self, answers: _Answers, graph: Graph) -> None:
         super().__init__(answers)
         self.graph = graph
+        self.asked: set[str] = set()
+        self.lock = threading.Lock()
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the protocol's name)
         urn = self.make_urn(request.parent, request.type, request.name)
-        if urn in self.graph.resources:
-            raise InfraError(f"two resources are called {request.name} ({request.type})")
+        # Pulumi asks from several threads: two of one name come at once.
+        with self.lock:
+            if urn in self.asked:
+                raise InfraError(f"two resources are called {request.name} ({request.type})")
+            self.asked.add(urn)
         answer = super().RegisterResource(request)  # type: ignore[no-untyped-call]
         if request.type == "pulumi:pulumi:Stack":
             return answer
@@ -226,11 +243,6 @@ class _Recorder(mocks.MockMonitor):
         chain = parent.split("::")[2] if parent else ""
         whole = type_ if chain in ("", "pulumi:pulumi:Stack") else f"{chain}${type_}"
         return f"urn:pulumi:{self.graph.settings.stack}::{PROJECT}::{whole}::{name}"
-
-    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
-        if "pulumi:pulumi:Stack" in request.urn:
-            self.graph.stack_outputs |= _plain(rpc.deserialize_properties(request.outputs))
-        return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]
 
 
 def _plain(value: Any) -> Any:

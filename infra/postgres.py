@@ -327,6 +327,9 @@ class Postgres(Component):
                     PROXY_USERS,
                 ),
             ),
+            # The guide of the proxy has no condition, and a proxy that may not take its role can log in nowhere. The
+            # role is bound to this account by iam:PassRole.
+            trust={},
         )
         proxy = aws.rds.Proxy(
             "proxy",

@@ -80,5 +80,19 @@ def declare(settings: Settings) -> None:
     )
     Cost(context, notices, postgres, workers)
     pulumi.export("postgres", postgres.endpoints)
+    pulumi.export("registry", workers.repository.repository_url)
+    # As `aws ecs run-task --network-configuration` takes it.
+    pulumi.export(
+        "migrate_network",
+        pulumi.Output.json_dumps(
+            {
+                "awsvpcConfiguration": {
+                    "subnets": network.subnet_ids("private"),
+                    "securityGroups": [network.group_id("jobs")],
+                    "assignPublicIp": "DISABLED",
+                }
+            }
+        ),
+    )
     if settings.network.bastion:
-        Bastion(context, keys, network)
+        pulumi.export("bastion", Bastion(context, keys, network).instance.id)

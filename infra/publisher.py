@@ -9,7 +9,8 @@ import pulumi_aws as aws
 
 from infra import bundle
 from infra.component import Component, Context
-from infra.iam import Statement, Text, document, role_policy, service_role
+from infra.failures import failures_queue
+from infra.iam import Statement, Text, role_policy, service_role
 from infra.keys import Keys
 from infra.network import POSTGRES_PORT, Network
 from infra.postgres import Postgres
@@ -22,8 +23,6 @@ CERTIFICATES: Final = "/var/task/certificates/rds-ca.pem"
 MEMORY_MB: Final = 256
 TIMEOUT: Final = 60
 """Seconds; the next one begins by then."""
-FAILURES_KEPT: Final = 14 * 86_400
-"""Seconds, the most that SQS keeps."""
 
 
 def schedule(settings: Settings) -> tuple[str, str]:
@@ -79,7 +78,7 @@ class Publisher(Component):
             kms_key_id=keys.arn("logs"),
             opts=self.options(),
         )
-        self.failures = self._failures()
+        self.failures = failures_queue(self, "publisher", keys.arn("notices"))
         role = service_role(self, "publisher", "lambda.amazonaws.com")
         rights = role_policy(self, "publisher", role, *self._statements(postgres, name))
         address = postgres.primary.address
@@ -129,31 +128,6 @@ class Publisher(Component):
         )
         self.schedule = self._schedule(settings)
         self.register_outputs({"function": self.function.name})
-
-    def _failures(self) -> aws.sqs.Queue:
-        queue = aws.sqs.Queue(
-            "publisher-failures",
-            name=self.names.of("publisher-failures", "queue"),
-            kms_master_key_id=self._keys.arn("notices"),
-            message_retention_seconds=FAILURES_KEPT,
-            opts=self.options(),
-        )
-        aws.sqs.QueuePolicy(
-            "publisher-failures",
-            queue_url=queue.url,
-            policy=document(
-                Statement(
-                    "OnlyByTls",
-                    ["sqs:*"],
-                    [queue.arn],
-                    conditions={"Bool": {"aws:SecureTransport": "false"}},
-                    principals="*",
-                    effect="Deny",
-                )
-            ),
-            opts=self.options(),
-        )
-        return queue
 
     def _statements(self, postgres: Postgres, function: str) -> tuple[Statement, ...]:
         here = self.context

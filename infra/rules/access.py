@@ -13,7 +13,6 @@ from infra.rules.kit import GIVEN, NOT_TRUE, TRUE, UNKNOWN, Look, Rule, at_least
 
 UNSCOPABLE: Final = frozenset(
     {
-        # The service has no resource for them (Service Authorization Reference).
         "cloudwatch:GetMetricData", "cloudwatch:GetMetricStatistics", "cloudwatch:ListMetrics",
         "cloudwatch:PutMetricData", "dynamodb:ListTables", "ec2:DescribeAvailabilityZones",
         "ec2:DescribeInstances", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSecurityGroups",
@@ -21,20 +20,26 @@ UNSCOPABLE: Final = frozenset(
         "ec2messages:DeleteMessage", "ec2messages:FailMessage", "ec2messages:GetEndpoint",
         "ec2messages:GetMessages", "ec2messages:SendReply", "ecr:GetAuthorizationToken",
         "kinesis:ListStreams", "kms:ListAliases", "logs:CreateLogDelivery", "logs:DeleteLogDelivery",
-        "logs:DescribeResourcePolicies", "logs:GetLogDelivery", "logs:ListLogDeliveries",
+        "logs:DescribeLogGroups", "logs:DescribeResourcePolicies", "logs:GetLogDelivery", "logs:ListLogDeliveries",
         "logs:PutResourcePolicy", "logs:UpdateLogDelivery", "redshift-data:CancelStatement",
         "redshift-data:DescribeStatement", "redshift-data:GetStatementResult",
         "redshift-data:ListStatements", "s3:ListAllMyBuckets", "ssmmessages:CreateControlChannel",
         "ssmmessages:CreateDataChannel", "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
         "sts:GetCallerIdentity", "xray:GetSamplingRules", "xray:GetSamplingStatisticSummaries",
         "xray:GetSamplingTargets", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
-        # The service that takes the role checks them on "*": Lambda in a VPC, Step Functions' log delivery, SSM's
-        # minimal policy of an instance.
-        "ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
-        "ec2:UnassignPrivateIpAddresses", "logs:DescribeLogGroups", "ssm:UpdateInstanceInformation",
     }
 )  # fmt: skip
-"""Actions that AWS documents as having no narrower resource than `*`."""
+"""Actions that have no narrower resource than `*` (Service Authorization Reference)."""
+
+WIDE_FOR_AWS: Final = {
+    "ec2:AssignPrivateIpAddresses": "Lambda refuses the role of a function in a VPC that may do it to less than any",
+    "ec2:CreateNetworkInterface": "Lambda makes the interface, so it has no name yet; its subnets and group have",
+    "ec2:DeleteNetworkInterface": "Lambda refuses the role of a function in a VPC that may do it to less than any",
+    "ec2:UnassignPrivateIpAddresses": "Lambda refuses the role of a function in a VPC that may do it to less than any",
+    "ssm:UpdateInstanceInformation": "an instance has its role before it has its identifier",
+}
+"""Actions that could be narrower, and why a role that AWS uses for us cannot have them so. An exception would be for a
+whole policy, and hide what else is in it."""
 
 SEND_SOURCE: Final = frozenset(
     {
@@ -46,8 +51,7 @@ SEND_SOURCE: Final = frozenset(
 
 NO_SOURCE: Final = {
     "ec2": "an instance profile is bound to the instance, and EC2 sends neither key",
-    "lambda": "a function's role is bound by iam:PassRole, and Lambda sends neither key",
-    "rds": "the proxy's guide has no condition; it reads one secret of this account",
+    "rds": "the proxy's guide has no condition; its role may log in as three users of this account's databases",
     "redshift": "sends sts:ExternalId, the cluster and user, where it is asked for",
     "redshift-serverless": "as redshift",
     "scheduler.redshift": "the guide has no condition",
@@ -115,13 +119,13 @@ def _wildcard_action(_: Resource, clause: Clause) -> Iterator[str]:
 
 
 def _star_resource(_: Resource, clause: Clause) -> Iterator[str]:
-    scopable = sorted(set(clause.actions) - UNSCOPABLE)
+    scopable = sorted(set(clause.actions) - UNSCOPABLE - WIDE_FOR_AWS.keys())
     if "*" in clause.resources and scopable:
         yield f"{clause.named()} allows {', '.join(scopable)} on *"
 
 
 def _wide_resource(_: Resource, clause: Clause) -> Iterator[str]:
-    if clause.conditions or set(clause.actions) <= UNSCOPABLE:
+    if clause.conditions or set(clause.actions) <= UNSCOPABLE | WIDE_FOR_AWS.keys():
         return
     for arn in clause.resources:
         parts = arn.split(":", 5)

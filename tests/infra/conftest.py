@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from infra.sdk import load_what_is_used
+
 if TYPE_CHECKING:
     from infra.graph import Graph
+
+# Before a test module imports the SDK.
+load_what_is_used()
 
 STACKS = ("dev", "staging", "prod")
 

@@ -230,7 +230,8 @@ def test_widths_are_those_of_the_font(stack: str) -> None:
         guessed = text_width(
             text.get_text(), float(text.get_fontsize()), bold=text.get_fontweight() == "bold"
         )
-        assert text.get_window_extent(renderer).width <= guessed + 4
+        # Hinting rounds each letter to whole pixels: some hundredths more or less of the width.
+        assert text.get_window_extent(renderer).width <= guessed * 1.04 + 1
 
 
 # -- the files -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from infra.exceptions import EXEMPTIONS, Exemption
 from infra.graph import read_config, record
 from infra.policies import LEFT_OUT, RULES, UNUSED, Finding, check
-from infra.rules.access import NO_SOURCE, SEND_SOURCE, secrets
+from infra.rules.access import ESCALATION, NO_SOURCE, SEND_SOURCE, UNSCOPABLE, WIDE_FOR_AWS, secrets
 from infra.rules.data import log_buckets
 from infra.rules.documents import ATTACHED, parse
 from infra.rules.general import NAMES
@@ -20,6 +20,7 @@ from infra.rules.kit import label
 from infra.settings import load
 from tests.infra.conftest import STACKS, graph_of
 from tests.infra.rule_pairs import KEY, PAIRS
+from tests.infra.test_iam import formats
 
 if TYPE_CHECKING:
     from infra.graph import Graph
@@ -191,6 +192,21 @@ def test_rules_have_something_to_look_at() -> None:
     for rule in RULES:
         if rule.kinds and not set(rule.kinds) & {*never, *ATTACHED, *NAMES}:
             assert set(rule.kinds) & there, rule.id
+
+
+@pytest.mark.parametrize("action", sorted(UNSCOPABLE))
+def test_what_may_be_allowed_on_everything_cannot_be_narrower(action: str) -> None:
+    assert formats(action) == ("*",)
+
+
+@pytest.mark.parametrize("action", sorted(WIDE_FOR_AWS))
+def test_what_could_be_narrower_is_told_apart_and_in_use(action: str) -> None:
+    assert formats(action) not in (None, ("*",))
+    assert any(action in one.inputs["policy"] for one in graph_of("dev").of_kind("iam.RolePolicy"))
+
+
+def test_each_way_to_widen_one_s_rights_exists() -> None:
+    assert not [action for action in ESCALATION if formats(action) is None]
 
 
 # -- secrets -----------------------------------------------------------------------------------------------

@@ -115,7 +115,8 @@ def test_an_arn_is_of_this_account_and_partition(graph: Graph) -> None:
 def test_a_lost_reference_is_noticed() -> None:
     def declare(_: object) -> None:
         key = aws.kms.Key("key")
-        aws.ec2.Subnet("subnet", vpc_id=key.policy.apply(lambda _: None))
+        nothing: Any = key.policy.apply(lambda _: None)
+        aws.ec2.Subnet("subnet", vpc_id=nothing)
         aws.sns.Topic("topic", name=key.policy.apply(lambda _: f"eav-{None}"))
 
     graph = record(load("dev", read_config("dev")), declare)
