@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -22,7 +23,7 @@ def test_every_output_that_the_pages_name_is_there(graph: Graph) -> None:
 def test_a_migration_runs_where_the_jobs_do(graph: Graph) -> None:
     (worker,) = (one for one in graph if one.type == "aws:ecs/service:Service" and one.name == "worker")
     place = worker.inputs["networkConfiguration"]
-    assert graph.stack_outputs["migrate_network"]["awsvpcConfiguration"] == {
+    assert json.loads(graph.stack_outputs["migrate_network"])["awsvpcConfiguration"] == {
         "subnets": place["subnets"],
         "securityGroups": place["securityGroups"],
         "assignPublicIp": "DISABLED",
