@@ -179,6 +179,8 @@ def record(
         mocks.set_mocks(monitor.mocks, PROJECT, settings.stack, preview=False, monitor=monitor)
 
         def run() -> pulumi.Output[None]:
+            # The mocks keep the root of the graph that was recorded before this one.
+            get_root_resource().outputs.clear()
             (declare or program.declare)(settings)
             return pulumi.Output.from_input(dict(get_root_resource().outputs)).apply(
                 graph.stack_outputs.update

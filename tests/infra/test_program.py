@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 
+import pulumi
 import pytest
 
-from infra.graph import ROOT, Graph
+from infra.graph import ROOT, Graph, record
 from tests.infra.conftest import graph_of
 
 PAGES = ("docs/deploy.md", "docs/database-operations.md")
@@ -33,6 +34,12 @@ def test_a_migration_runs_where_the_jobs_do(graph: Graph) -> None:
     stack = graph.settings.stack
     for name in re.findall(r"--(?:cluster|task-definition) (\S+)", text):
         assert name.replace("prod", stack) in names
+
+
+def test_outputs_are_of_this_graph_and_not_of_the_one_before(prod: Graph) -> None:
+    assert "bastion" in prod.stack_outputs
+    alone = record(prod.settings, lambda _: pulumi.export("own", 1))
+    assert alone.stack_outputs == {"own": 1}
 
 
 @pytest.mark.parametrize("key", re.findall(r"jq -r \.(\w+)", (ROOT / "docs/deploy.md").read_text()))
