@@ -100,7 +100,7 @@ class Checklist:
         found = [one for one in check(self.graph) if one.severity == "mandatory" and one.excepted is None]
         if found:
             return "failed", f"{len(found)}: {found[0].rule}: {found[0].resource}: {found[0].text}"
-        return "ok", f"{len(self.graph.resources)} resources"
+        return "ok", f"{sum(one.custom for one in self.graph)} resources"
 
     def _committed(self) -> Answer:
         if changed := _git("status", "--porcelain").splitlines():

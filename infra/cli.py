@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
         print(f"python -m infra: no command {name}: {hint}", file=sys.stderr)
         return 2
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for the life of the process)
     try:
         code: int = importlib.import_module(COMMANDS[name][0]).main(rest)
         sys.stdout.flush()
@@ -63,6 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough. What is left must not be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        print(f"python -m infra {name}: {error}", file=sys.stderr)
+        # What is left to write would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return code
 
 

@@ -13,11 +13,11 @@ import sys
 import threading
 import typing
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pulumi
 import yaml
@@ -109,16 +109,48 @@ class Graph:
         return found
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as Pulumi reads it: a key that is there twice is refused, `yes` and 20:00 are text."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [
+            (tag, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$") if tag.endswith(":bool") else pattern)
+            for tag, pattern in found
+        ]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        sixties = (
+            kind is yaml.ScalarNode and implicit[0] and re.match(r"^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+", value)
+        )
+        return "tag:yaml.org,2002:str" if sixties else str(super().resolve(kind, value, implicit))
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is there twice", key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
+
+
 def read_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
     """What stands in the file of a stack. Raises SettingsError if there is none or it is no YAML of that form."""
     path = root / f"Pulumi.{stack}.yaml"
     try:
-        found = yaml.safe_load(path.read_text())
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (it is a SafeLoader)
     except FileNotFoundError:
         known = ", ".join(sorted(one.name.split(".")[1] for one in root.glob("Pulumi.*.yaml")))
         raise SettingsError(f"{path.name} does not exist: the stacks are {known}") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
+        told = " ".join(str(error).replace(' in "<unicode string>",', " at").split())
+        raise SettingsError(f"{path.name}: not YAML: {told}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SettingsError(f"{path.name}: {reason}") from None
     config = found.get("config") if isinstance(found, Mapping) else None
     if not isinstance(config, Mapping):
         raise SettingsError(f"{path.name}: must have config: with the settings under it")
@@ -147,6 +179,8 @@ def record(
         mocks.set_mocks(monitor.mocks, PROJECT, settings.stack, preview=False, monitor=monitor)
 
         def run() -> pulumi.Output[None]:
+            # The mocks keep the root of the graph that was recorded before this one.
+            get_root_resource().outputs.clear()
             (declare or program.declare)(settings)
             return pulumi.Output.from_input(dict(get_root_resource().outputs)).apply(
                 graph.stack_outputs.update

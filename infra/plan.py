@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(as_json(plan), indent=2))
     else:
-        show(plan, Console(width=None if sys.stdout.isatty() else 140, highlight=False))
+        show(plan, _Console(width=None if sys.stdout.isatty() else 140, highlight=False))
     return BROKEN if plan.broken else 0
 
 
@@ -90,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-picture", dest="picture", action="store_false", help="draw none: a second less")
     return parser
+
+
+class _Console(Console):
+    """Leaves a reader that has gone to the command line, where Rich would end with 1, as for wrong settings."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 class _Steps:

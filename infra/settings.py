@@ -7,6 +7,7 @@ same in every stack unless a file says otherwise; no component has a default of 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
@@ -178,7 +179,9 @@ class Network(Section):
 class Postgres(Section):
     """RDS PostgreSQL, its replicas and its proxy."""
 
-    engine_version: str = Field(pattern=r"^1[678](\.\d+)?$")
+    engine_version: str = Field(
+        pattern=r"^1[678](\.[0-9]+)?$", description='16 to 18 in quotes such as "17" or "17.4"'
+    )
     """16 or newer; major.minor holds it there, a major alone takes minor upgrades."""
     instance_class: InstanceClass
     replica_class: InstanceClass | None = None
@@ -507,6 +510,8 @@ class Monitoring(Section):
     def _somebody(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("must name somebody: an alarm that nobody hears is none")
+        if len(set(value)) != len(value):
+            raise ValueError("must name each address once")
         return value
 
 
@@ -552,6 +557,10 @@ class Cost(Section):
         return self
 
 
+_TAG: Final = re.compile(r"(?! )[\w .:/=+@-]+(?<! )")
+_TAG_FORM: Final = "letters, digits, spaces within and _.:/=+-@"
+
+
 class Settings(Section):
     """One stack."""
 
@@ -576,6 +585,13 @@ class Settings(Section):
         missing = [tag for tag in REQUIRED_TAGS if not self.tags.get(tag)]
         if missing:
             raise ValueError(f"aws:defaultTags must have {', '.join(missing)}")
+        for name, value in self.tags.items():
+            if not _TAG.fullmatch(name) or len(name) > 128 or name.lower().startswith("aws:"):
+                raise ValueError(
+                    f"aws:defaultTags: {name} must be {_TAG_FORM}, 128 at most, and not begin with aws:"
+                )
+            if not _TAG.fullmatch(value) or len(value) > 256:
+                raise ValueError(f"aws:defaultTags: the value of {name} must be {_TAG_FORM}, 256 at most")
         if self.tags["Environment"] != self.stack:
             raise ValueError(
                 f"aws:defaultTags: Environment must be {self.stack}, got {self.tags['Environment']}"
@@ -679,8 +695,11 @@ def load(stack: str, config: Mapping[str, Any]) -> Settings:
                 lines.append(f"{key} is no setting{_nearest(section, SECTIONS)}")
         elif key.startswith("aws:"):
             lines.append(f"{key} is not used here; aws:region and aws:defaultTags are")
+        elif not key.startswith("pulumi:"):
+            lines.append(f"{key} is no setting: those of this program begin with {PROJECT}: or aws:")
     try:
-        found = Settings.model_validate(values)
+        # As JSON, of which a list is a tuple and a text a network: strictly, so that true is no number and "3" is none.
+        found = Settings.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         lines += [_line(one, values) for one in error.errors() if not hidden & {*one["loc"][:1]}]
     if lines:
@@ -716,6 +735,11 @@ def _field(path: Sequence[str | int]) -> tuple[type[BaseModel], Any]:
     return model, field
 
 
+_TYPES: Final = {
+    "int_type": "a whole number", "bool_type": "true or false", "string_type": "text in quotes",
+    "tuple_type": "a list", "model_type": "a section of settings", "dict_type": "names with values",
+}  # fmt: skip
+"""Error of pydantic → what the setting must be."""
 _KEYS: Final = {"region": "aws:region", "tags": "aws:defaultTags"}
 
 
@@ -744,7 +768,14 @@ def _line(error: Any, values: Mapping[str, Any]) -> str:
         if set(bounds) == {"ge", "le"}:
             return f"{key} must be {bounds['ge']} to {bounds['le']}, got {got}"
     if kind == "literal_error":
-        return f"{key} must be {context['expected'].replace(chr(39), '')}, got {got}"
+        # A text among numbers, or the other way round, shows its quotes: "3" is not 3.
+        expected = context["expected"]
+        quoted = isinstance(got, str) and "'" not in expected
+        return f"{key} must be {expected.replace(chr(39), '')}, got {json.dumps(got) if quoted else got}"
+    if kind in _TYPES:
+        told = "nothing" if got is None else json.dumps(got, ensure_ascii=False)
+        wanted = _described(field) if kind == "string_type" else None
+        return f"{key} must be {wanted or _TYPES[kind]}, got {told}"
     if kind == "string_pattern_mismatch":
         told = _described(field)
         return f"{key} must be {told or 'of the form ' + context['pattern']}, got {got}"

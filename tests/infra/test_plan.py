@@ -227,6 +227,21 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert f"python -m infra {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("redirect", "code", "said"),
+    [
+        ("| true", 141, ""),
+        (">&-", 0, ""),
+        ("> /dev/full", 1, "python -m infra plan: [Errno 28] No space left on device"),
+    ],
+)
+def test_whatever_becomes_of_the_output_there_is_no_traceback(redirect: str, code: int, said: str) -> None:
+    # The reader is gone before there is anything to read.
+    command = f"{{ sleep 0.1; {sys.executable} -m infra plan dev --no-picture; }} {redirect}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (code, said)
+
+
 def test_steps_are_said_on_a_terminal_alone(capsys: pytest.CaptureFixture[str]) -> None:
     for terminal in (False, True):
         say = plan._Steps(terminal)

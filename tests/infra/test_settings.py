@@ -94,6 +94,21 @@ def test_every_section_has_a_description() -> None:
         ({"items__ttl_attribute": "createdAt"}, "items: ttl_attribute and time_attribute are both createdAt"),
         ({"monitoring__page": []}, "monitoring.page must name somebody"),
         ({"monitoring__page": ["nobody"]}, "monitoring.page.0 must be an e-mail address, got nobody"),
+        ({"monitoring__page": "a@example.com"}, 'monitoring.page must be a list, got "a@example.com"'),
+        ({"monitoring__page": ["a@b.cc", "a@b.cc"]}, "monitoring.page must name each address once"),
+        # nothing is converted: true is no number, and text is none either
+        ({"postgres__replicas": True}, "postgres.replicas must be a whole number, got true"),
+        ({"postgres__storage_gb": "100"}, 'postgres.storage_gb must be a whole number, got "100"'),
+        ({"postgres__storage_gb": [1]}, "postgres.storage_gb must be a whole number, got [1]"),
+        ({"network__zones": "3"}, 'network.zones must be 2 or 3, got "3"'),
+        ({"network__bastion": 1}, "network.bastion must be true or false, got 1"),
+        ({"postgres__engine_version": 17}, 'postgres.engine_version must be 16 to 18 in quotes such as "17"'),
+        ({"postgres__engine_version": "17.١"}, "postgres.engine_version must be 16 to 18"),
+        ({"items": ["a"]}, 'items must be a section of settings, got ["a"]'),
+        ({"tags__tags__CostCenter": 7}, "aws:defaultTags.CostCenter must be text in quotes, got 7"),
+        ({"tags__tags__CostCenter": " "}, "aws:defaultTags: the value of CostCenter must be letters"),
+        ({"tags__tags__CostCenter": "x" * 257}, "aws:defaultTags: the value of CostCenter must be letters"),
+        ({"tags__tags__aws:x": "y"}, "aws:defaultTags: aws:x must be letters"),
         ({"cost__budget_usd": 0}, "cost.budget_usd must be 1 to 10000000, got 0"),
         (
             {"cost__rest_zone": "Berlin"},
@@ -195,16 +210,40 @@ def test_nothing_is_declared_before_settings_are_right(
         ("", "must have config"),
         ("config: 1", "must have config"),
         ("encryptionsalt: x", "must have config"),
+        ("config:\n  aws:region: a\n  aws:region: b", "aws:region is there twice at line 3"),
+        ("config:\n  a:b: {x: 1, x: 2}", "x is there twice"),
+        (b"config: \xff", "not UTF-8"),
     ],
 )
-def test_a_file_that_is_none_is_told(tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_file_that_is_none_is_told(tmp_path: Path, text: str | bytes | None, said: str) -> None:
     if text is not None:
-        (tmp_path / "Pulumi.dev.yaml").write_text(text)
+        (tmp_path / "Pulumi.dev.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SettingsError) as caught:
         read_config("dev", tmp_path)
     (line,) = str(caught.value).splitlines()
     assert line.startswith("Pulumi.dev.yaml")
     assert said in line
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.dev.yaml").mkdir()
+    with pytest.raises(SettingsError, match=r"^Pulumi\.dev\.yaml: Is a directory$"):
+        read_config("dev", tmp_path)
+
+
+def test_yaml_is_read_as_pulumi_reads_it(tmp_path: Path) -> None:
+    text = "config: {a: yes, b: true, c: 20:00, d: 010, e: 3, f: on, g: 1.5, h: mon:05:30}"
+    (tmp_path / "Pulumi.dev.yaml").write_text(text)
+    assert read_config("dev", tmp_path) == {
+        "a": "yes", "b": True, "c": "20:00", "d": 8, "e": 3, "f": "on", "g": 1.5, "h": "mon:05:30",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["eav-platfrom:archive", "archive", "other:thing"])
+def test_a_namespace_that_nobody_reads_is_told(key: str) -> None:
+    with pytest.raises(SettingsError, match=f"{key} is no setting: those of this program begin with"):
+        load("dev", config("dev") | {key: {"archive_days": 1}})
+    assert load("dev", config("dev") | {"pulumi:disable-default-providers": ["*"]}).stack == "dev"
 
 
 def test_a_region_with_too_few_zones_is_told() -> None:
