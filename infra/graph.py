@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Final
 import pulumi
 import yaml
 from pulumi.runtime import get_root_resource, mocks, rpc
+from pulumi.runtime.stack import Stack
 
 from infra.errors import InfraError, SettingsError
 from infra.sdk import load_what_is_used
@@ -112,7 +113,7 @@ class Graph:
 class _Loader(yaml.SafeLoader):
     """YAML as Pulumi reads it: a key that is there twice is refused, `yes` and 20:00 are text."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {  # type: ignore[misc]
         first: [
             (tag, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$") if tag.endswith(":bool") else pattern)
             for tag, pattern in found
@@ -124,7 +125,7 @@ class _Loader(yaml.SafeLoader):
         sixties = (
             kind is yaml.ScalarNode and implicit[0] and re.match(r"^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+", value)
         )
-        return "tag:yaml.org,2002:str" if sixties else str(super().resolve(kind, value, implicit))
+        return "tag:yaml.org,2002:str" if sixties else str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -179,12 +180,12 @@ def record(
         mocks.set_mocks(monitor.mocks, PROJECT, settings.stack, preview=False, monitor=monitor)
 
         def run() -> pulumi.Output[None]:
+            root = get_root_resource()
+            assert isinstance(root, Stack)
             # The mocks keep the root of the graph that was recorded before this one.
-            get_root_resource().outputs.clear()
+            root.outputs.clear()
             (declare or program.declare)(settings)
-            return pulumi.Output.from_input(dict(get_root_resource().outputs)).apply(
-                graph.stack_outputs.update
-            )
+            return pulumi.Output.from_input(dict(root.outputs)).apply(graph.stack_outputs.update)
 
         pulumi.runtime.test(run)()  # type: ignore[no-untyped-call]
     finally:

@@ -777,8 +777,8 @@ def _line(error: Any, values: Mapping[str, Any]) -> str:
         wanted = _described(field) if kind == "string_type" else None
         return f"{key} must be {wanted or _TYPES[kind]}, got {told}"
     if kind == "string_pattern_mismatch":
-        told = _described(field)
-        return f"{key} must be {told or 'of the form ' + context['pattern']}, got {got}"
+        form = _described(field) or f"of the form {context['pattern']}"
+        return f"{key} must be {form}, got {got}"
     text = re.sub(r"^Input should be", "must be", error["msg"])
     shown = got if isinstance(got, str | int | float | bool | None) else type(got).__name__
     return f"{key} {text}, got {shown}"
