@@ -2,6 +2,16 @@
 -- role: eav_jobs
 -- scope: none
 -- index: by staging_progress_pkey the last entry of each lane; hot_backfill_attribute_id_idx: what is unfinished
+WITH m AS (
+    SELECT max(s.flushed_at) AS flushed_at FROM eav.staging_marker AS s
+),
+
+h AS (
+    SELECT min(b.requested_at) FILTER (WHERE b.finished_at IS NULL) AS backfill_since FROM eav.hot_backfill AS b
+)
+
 SELECT
-    (SELECT max(m.flushed_at) FROM eav.staging_marker AS m) AS flushed_at,
-    (SELECT min(h.requested_at) FROM eav.hot_backfill AS h WHERE h.finished_at IS NULL) AS backfill_since;
+    m.flushed_at,
+    h.backfill_since
+FROM m
+CROSS JOIN h;

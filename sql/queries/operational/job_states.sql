@@ -6,7 +6,12 @@
 WITH RECURSIVE j AS (
     SELECT min(r.job) AS job FROM ops.job_runs AS r
     UNION ALL
-    SELECT (SELECT min(r.job) FROM ops.job_runs AS r WHERE r.job > j.job)
+    SELECT
+        (
+            SELECT min(r.job)
+            FROM ops.job_runs AS r
+            WHERE r.job > j.job
+        )
     FROM j
     WHERE j.job IS NOT NULL
 )
@@ -42,7 +47,7 @@ LEFT JOIN LATERAL (
     ORDER BY r.run_id DESC
     LIMIT 1
 ) AS e ON true
-LEFT JOIN LATERAL (
+LEFT JOIN LATERAL ( -- noqa: structure.subquery
     -- of a job one run is going on; skipped ones may have come since, a flush every second
     SELECT min(n.started_at) FILTER (WHERE n.status = 'running') AS running_since
     FROM (

@@ -3,20 +3,7 @@
 -- role: pg_monitor
 -- scope: none
 -- index: none: views of the server
-SELECT
-    a.connections,
-    a.blocked_sessions,
-    x.xid_age,
-    x.multixact_age,
-    current_setting('max_connections')::integer AS max_connections,
-    coalesce(a.longest_transaction, interval '0') AS longest_transaction,
-    coalesce(a.longest_idle_in_transaction, interval '0') AS longest_idle_in_transaction,
-    -- whoever still may see old rows: sessions, replicas that say so, slots, prepared transactions
-    greatest(a.session_xmin_age, s.slot_xmin_age, p.prepared_xid_age, 0) AS oldest_xmin_age,
-    100.0 * d.blks_hit / nullif(d.blks_hit + d.blks_read, 0) AS cache_hit_percent,
-    d.deadlocks,
-    d.temp_bytes
-FROM (
+WITH a AS (
     SELECT
         count(*) FILTER (WHERE v.backend_type = 'client backend') AS connections,
         count(*) FILTER (WHERE v.wait_event_type = 'Lock') AS blocked_sessions,
@@ -26,16 +13,40 @@ FROM (
         max(age(v.backend_xmin)) AS session_xmin_age
     FROM pg_stat_activity AS v
     WHERE v.pid <> pg_backend_pid()
-) AS a
-CROSS JOIN (
+),
+
+x AS (
     SELECT
         max(age(b.datfrozenxid)) AS xid_age,
         max(mxid_age(b.datminmxid)) AS multixact_age
     FROM pg_database AS b
-) AS x
-CROSS JOIN (
+),
+
+s AS (
     SELECT max(greatest(age(r.xmin), age(r.catalog_xmin))) AS slot_xmin_age
     FROM pg_replication_slots AS r
-) AS s
-CROSS JOIN (SELECT max(age(t.transaction)) AS prepared_xid_age FROM pg_prepared_xacts AS t) AS p
+),
+
+p AS (
+    SELECT max(age(t.transaction)) AS prepared_xid_age
+    FROM pg_prepared_xacts AS t
+)
+
+SELECT
+    a.connections,
+    a.blocked_sessions,
+    x.xid_age,
+    x.multixact_age,
+    d.deadlocks,
+    d.temp_bytes,
+    current_setting('max_connections')::integer AS max_connections,
+    coalesce(a.longest_transaction, interval '0') AS longest_transaction,
+    coalesce(a.longest_idle_in_transaction, interval '0') AS longest_idle_in_transaction,
+    -- whoever still may see old rows: sessions, replicas that say so, slots, prepared transactions
+    greatest(a.session_xmin_age, s.slot_xmin_age, p.prepared_xid_age, 0) AS oldest_xmin_age,
+    100.0 * d.blks_hit / nullif(d.blks_hit + d.blks_read, 0) AS cache_hit_percent
+FROM a
+CROSS JOIN x
+CROSS JOIN s
+CROSS JOIN p
 INNER JOIN pg_stat_database AS d ON d.datname = current_database();
