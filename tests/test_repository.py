@@ -121,7 +121,7 @@ class TestInstall:
         """A copy whose locks are empty, so that nothing is fetched."""
         (tmp_path / "requirements").mkdir()
         shutil.copy(REPOSITORY / "requirements/install", tmp_path / "requirements")
-        for name in ("runtime", "dev"):
+        for name in ("runtime", "infra", "dev"):
             (tmp_path / f"requirements/{name}.txt").touch()
         return tmp_path
 
@@ -141,7 +141,7 @@ class TestInstall:
         first = self.install(empty, "dev")
         assert first.returncode == 0, first.stderr
         assert "making .venv" in first.stdout
-        for which in ("dev", "runtime"):  # the runtime is a part of dev
+        for which in ("dev", "runtime", "infra"):  # the others are parts of dev
             second = self.install(empty, which)
             assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
         (empty / "requirements/runtime.txt").write_text("# changed\n", encoding="utf-8")
@@ -168,7 +168,7 @@ class TestInstall:
         done = self.install(empty, "devel")
         assert done.returncode == 2
         assert done.stderr.splitlines() == [
-            "requirements/install: no such set of packages: devel (runtime or dev)"
+            "requirements/install: no such set of packages: devel (runtime, infra or dev)"
         ]
 
 
