@@ -181,13 +181,8 @@ class Archiver(Component):
 
     def _log_group(self, thing: str, name: str) -> aws.cloudwatch.LogGroup:
         """Made before what writes to it, so that its days and its key hold from the first line."""
-        return aws.cloudwatch.LogGroup(
-            f"{thing}-logs",
-            name=name,
-            retention_in_days=self.context.settings.archive.log_days,
-            kms_key_id=self._keys.arn("logs"),
-            opts=self.options(),
-        )
+        days = self.context.settings.archive.log_days
+        return self.log_group(f"{thing}-logs", name, days, self._keys.arn("logs"))
 
     # -- until it is finished --------------------------------------------------------------------------------
 

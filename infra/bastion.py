@@ -84,12 +84,8 @@ class Bastion(Component):
         super().__init__(context, options)
         self.settings = context.settings.network
         self.keys = keys
-        self.log = aws.cloudwatch.LogGroup(
-            "bastion",
-            name=self.names.path("bastion"),
-            retention_in_days=self.settings.bastion_log_days,
-            kms_key_id=keys.arn("logs"),
-            opts=self.options(),
+        self.log = self.log_group(
+            "bastion", self.names.path("bastion"), self.settings.bastion_log_days, keys.arn("logs")
         )
         # A document of our own: the account's SSM-SessionManagerRunShell holds for every instance of every stack.
         self.document = aws.ssm.Document(

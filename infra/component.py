@@ -73,3 +73,9 @@ class Component(pulumi.ComponentResource):
         """Of a child that holds data: where the stack says so, Pulumi neither deletes nor replaces it."""
         keep = self.context.settings.protect_data
         return self.options(protect=keep, retain_on_delete=keep, **more)
+
+    def log_group(self, thing: str, name: str, days: int, key: pulumi.Input[str]) -> aws.cloudwatch.LogGroup:
+        """A child that what writes to it waits for: a service that finds none makes one without days and key."""
+        return aws.cloudwatch.LogGroup(
+            thing, name=name, retention_in_days=days, kms_key_id=key, opts=self.options()
+        )

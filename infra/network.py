@@ -330,12 +330,8 @@ class Network(Component):
     # -- flow logs -------------------------------------------------------------------------------------------
 
     def _flow_logs(self, keys: Keys) -> None:
-        group = aws.cloudwatch.LogGroup(
-            "flow-logs",
-            name=self.names.path("flow-logs"),
-            retention_in_days=self.settings.flow_log_days,
-            kms_key_id=keys.arn("logs"),
-            opts=self.options(),
+        group = self.log_group(
+            "flow-logs", self.names.path("flow-logs"), self.settings.flow_log_days, keys.arn("logs")
         )
         role = service_role(
             self,

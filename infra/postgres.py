@@ -257,13 +257,7 @@ class Postgres(Component):
         return [self._log_group(f"{thing}-{log}", f"/aws/rds/instance/{instance}/{log}") for log in LOGS]
 
     def _log_group(self, thing: str, name: str) -> aws.cloudwatch.LogGroup:
-        return aws.cloudwatch.LogGroup(
-            thing,
-            name=name,
-            retention_in_days=self.settings.log_days,
-            kms_key_id=self.keys.arn("logs"),
-            opts=self.options(),
-        )
+        return self.log_group(thing, name, self.settings.log_days, self.keys.arn("logs"))
 
     def _monitoring_role(self) -> tuple[aws.iam.Role, aws.iam.RolePolicyAttachment]:
         """The role, and its right: RDS makes no instance that is monitored by a role which may not write."""

@@ -71,12 +71,8 @@ class Publisher(Component):
         self._keys, self._network = keys, network
         name = self.names.of("publisher", "function")
         # Made first, or Lambda makes one without retention or key.
-        self.logs = aws.cloudwatch.LogGroup(
-            "publisher",
-            name=f"/aws/lambda/{name}",
-            retention_in_days=settings.monitoring.log_days,
-            kms_key_id=keys.arn("logs"),
-            opts=self.options(),
+        self.logs = self.log_group(
+            "publisher", f"/aws/lambda/{name}", settings.monitoring.log_days, keys.arn("logs")
         )
         self.failures = failures_queue(self, "publisher", keys.arn("notices"))
         role = service_role(self, "publisher", "lambda.amazonaws.com")

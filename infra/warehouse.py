@@ -104,12 +104,8 @@ class Warehouse(Component):
         """Made before Redshift makes them itself, which it does without retention and without our key."""
         prefix = "cluster/" if self.settings.kind == "provisioned" else ""
         return {
-            log: aws.cloudwatch.LogGroup(
-                log,
-                name=f"/aws/redshift/{prefix}{self._called}/{log}",
-                retention_in_days=self.settings.log_days,
-                kms_key_id=keys.arn("logs"),
-                opts=self.options(),
+            log: self.log_group(
+                log, f"/aws/redshift/{prefix}{self._called}/{log}", self.settings.log_days, keys.arn("logs")
             )
             for log in LOGS
         }

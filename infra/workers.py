@@ -167,13 +167,8 @@ class Workers(Component):
         )
 
     def _log_group(self, thing: str, name: str | None = None) -> aws.cloudwatch.LogGroup:
-        return aws.cloudwatch.LogGroup(
-            f"tasks-{thing}",
-            name=name or self.names.path("tasks", thing),
-            retention_in_days=self.settings.log_days,
-            kms_key_id=self.keys.arn("logs"),
-            opts=self.options(),
-        )
+        name = name or self.names.path("tasks", thing)
+        return self.log_group(f"tasks-{thing}", name, self.settings.log_days, self.keys.arn("logs"))
 
     # -- what each may do --------------------------------------------------------------------------------------
 
