@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import pulumi
 import pulumi_aws as aws
@@ -76,18 +76,14 @@ class Postgres(Component):
         )
         self.monitoring_role, self._monitoring_right = self._monitoring_role()
         self.parameter_group = self._parameter_groups()
-        self._master_password: dict[str, Any] = {
-            "manage_master_user_password": True,
-            "master_user_secret_kms_key_id": keys.arn("postgres"),
-        }
-        own = None if self.settings.managed_master else self._own_secret()
-        self.primary = self._primary()
+        password = None if self.settings.managed_master else self._one_time_password()
+        self.primary = self._primary(password)
         self.replicas = self._replicas()
         self._copy_of_backups()
         self.proxy = self._proxy() if self.settings.proxy else None
         self.secret_arn: pulumi.Output[str] = (
-            own.arn
-            if own is not None
+            self._own_secret(password).arn
+            if password is not None
             else self.primary.master_user_secrets.apply(lambda found: found[0].secret_arn or "")
         )
         self._events(notices)
@@ -116,7 +112,8 @@ class Postgres(Component):
 
     # -- instances -------------------------------------------------------------------------------------------
 
-    def _primary(self) -> aws.rds.Instance:
+    def _primary(self, password: pulumi.Output[str] | None) -> aws.rds.Instance:
+        """`password`: of the master; None where RDS makes and keeps it."""
         wanted, keep = self.settings, self.context.settings.protect_data
         name = self.names.of("postgres", "database")
         # Storage that has grown is no difference: with max_allocated_storage the provider leaves allocated_storage
@@ -131,7 +128,9 @@ class Postgres(Component):
             db_name=wanted.database,
             port=POSTGRES_PORT,
             username=MASTER,
-            **self._master_password,
+            password=password,
+            manage_master_user_password=True if password is None else None,
+            master_user_secret_kms_key_id=self.keys.arn("postgres") if password is None else None,
             iam_database_authentication_enabled=True,
             ca_cert_identifier="rds-ca-rsa2048-g1",
             allocated_storage=wanted.storage_gb,
@@ -165,22 +164,25 @@ class Postgres(Component):
             enabled_cloudwatch_logs_exports=list(LOGS),
             opts=self.data_options(
                 depends_on=[self._monitoring_right, *self._log_groups("primary", name)],
-                ignore_changes=["password"] if "password" in self._master_password else None,
+                ignore_changes=None if password is None else ["password"],
             ),
         )
 
-    def _own_secret(self) -> aws.secretsmanager.Secret:
-        """The master's password in a secret of ours, for a primary that is to have replicas.
+    def _one_time_password(self) -> pulumi.Output[str]:
+        """The master's, for a primary that is to have replicas.
 
         RDS makes no replica of a primary whose password it keeps in Secrets Manager itself. So AWS's generator makes
         one here, once: both that take it ignore that the generator says another one at each run. Pulumi's state has
         it encrypted. It is there for the first migration, which lets the roles of all jobs log in with tokens.
         """
-        password = pulumi.Output.secret(
+        return pulumi.Output.secret(
             aws.secretsmanager.get_random_password_output(
                 password_length=PASSWORD_LENGTH, exclude_punctuation=True
             ).random_password
         )
+
+    def _own_secret(self, password: pulumi.Output[str]) -> aws.secretsmanager.Secret:
+        """Where it is kept."""
         secret = aws.secretsmanager.Secret(
             "master",
             name=self.names.path("postgres", "master"),
@@ -194,7 +196,6 @@ class Postgres(Component):
             secret_string=pulumi.Output.json_dumps({"username": MASTER, "password": password}),
             opts=self.options(ignore_changes=["secretString"]),
         )
-        self._master_password = {"password": password}
         return secret
 
     def _replicas(self) -> tuple[aws.rds.Instance, ...]:
