@@ -262,13 +262,11 @@ def _show_findings(findings: Sequence[Finding], console: Console) -> None:
     console.print(Text("Policies", style="bold"))
     for one in left:
         style = "bold red" if one.severity == "mandatory" else "yellow"
-        line = Text.assemble(
-            (one.severity, style), f"  {one.rule}  {one.resource.split('::')[-1]}: {one.text}"
-        )
+        line = Text.assemble((one.severity, style), f"  {one.rule}  {one.resource}: {one.text}")
         console.print(line, soft_wrap=True)
     for one in excepted:
         console.print(
-            Text(f"excepted  {one.rule}  {one.resource.split('::')[-1]}: {one.excepted}", style="dim"),
+            Text(f"excepted  {one.rule}  {one.resource}: {one.text} ({one.excepted})", style="dim"),
             soft_wrap=True,
         )
     broken = sum(one.severity == "mandatory" for one in left)

@@ -231,6 +231,14 @@ def _bucket_locks(graph: Graph) -> Iterator[tuple[Resource | None, str]]:
                 bucket,
                 "objectLockEnabled is not true: whoever may delete an object may delete its last version",
             )
+        elif bucket.urn not in targeted and not any(
+            values(one.inputs, "rule.defaultRetention.mode")
+            for one in pointing(graph, bucket, "s3.BucketObjectLockConfiguration", "bucket")
+        ):
+            yield (
+                bucket,
+                "it can be locked, and has no default retention: objects are locked only by whoever asks",
+            )
 
 
 def denied_without_tls(graph: Graph, target: Resource, kind: str, prop: str, actions: str) -> bool | None:
@@ -373,6 +381,9 @@ RULES: Final[tuple[Rule, ...]] = (
     on("rds.Instance", "rds-final-snapshot", "PostgreSQL leaves a last snapshot in prod",
        "what was deleted by mistake can be brought back", "", want("skipFinalSnapshot", NOT_TRUE), stacks=PROD,
        unless=_REPLICAS),
+    on("rds.Instance", "rds-backups-outlive", "Backups of PostgreSQL outlive their database in prod",
+       "an instance that was deleted by mistake can then be restored to its last minutes, not to a snapshot alone", "",
+       want("deleteAutomatedBackups", one_of(False)), stacks=PROD, unless=_REPLICAS),
     on("rds.Instance", "rds-minor-upgrades", "PostgreSQL takes minor versions by itself",
        "they bring the security fixes", "CKV_AWS_226 RDS.13", want("autoMinorVersionUpgrade", NOT_FALSE)),
     on("rds.Instance", "rds-iam-auth", "PostgreSQL takes IAM tokens", "jobs then need no password",

@@ -8,7 +8,21 @@ from typing import Any, Final
 
 from infra.graph import Graph, Resource
 from infra.reach import Reach, is_public
-from infra.rules.kit import GIVEN, NOT_TRUE, UNKNOWN, Rule, on, one_of, over, pointing, shown, values, want
+from infra.rules.kit import (
+    GIVEN,
+    NOT_FALSE,
+    NOT_TRUE,
+    TRUE,
+    UNKNOWN,
+    Rule,
+    on,
+    one_of,
+    over,
+    pointing,
+    shown,
+    values,
+    want,
+)
 
 _RULES_OF_GROUPS: Final = (
     "vpc.SecurityGroupIngressRule",
@@ -134,6 +148,9 @@ RULES: Final[tuple[Rule, ...]] = (
          "CKV2_AWS_5 EC2.22", _unused),
     over("vpc-flow-logs", "The VPC logs its traffic", "who tried what is known afterwards", "CKV2_AWS_11 EC2.6",
          _flow_logs),
+    on("ec2.Vpc", "vpc-names", "The VPC resolves names, and gives them to its endpoints",
+       "clients would look for AWS on the internet, or find nothing", "",
+       lambda one: (*want("enableDnsSupport", NOT_FALSE)(one), *want("enableDnsHostnames", TRUE)(one))),
     on("ec2.Subnet", "subnet-public-addresses", "Subnets give out no public addresses",
        "what is put there by mistake would be on the internet", "CKV_AWS_130 EC2.15",
        lambda one: (*want("mapPublicIpOnLaunch", NOT_TRUE)(one),

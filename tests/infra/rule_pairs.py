@@ -120,6 +120,13 @@ def blocked(**switches: bool) -> Callable[[str, aws.s3.Bucket], object]:
     return lambda name, made: aws.s3.BucketPublicAccessBlock(f"{name}-block", bucket=made.id, **on)
 
 
+def locked(name: str, made: aws.s3.Bucket) -> object:
+    """Each object for a week, whoever writes it."""
+    return aws.s3.BucketObjectLockConfiguration(
+        f"{name}-lock", bucket=made.id, rule={"default_retention": {"mode": "GOVERNANCE", "days": 7}}
+    )
+
+
 def encrypted(algorithm: str, key: str | None, bucket_key: bool = True) -> Callable[..., object]:
     return lambda name, made: aws.s3.BucketServerSideEncryptionConfiguration(
         f"{name}-key",
@@ -455,6 +462,7 @@ PAIRS: Final[dict[str, Pair]] = {
     ),
     "rds-deletion-protection": pair(_DB, {"deletion_protection": True}, {}),
     "rds-final-snapshot": pair(_DB, {"final_snapshot_identifier": "last"}, {"skip_final_snapshot": True}),
+    "rds-backups-outlive": pair(_DB, {"delete_automated_backups": False}, {}),
     "rds-minor-upgrades": pair(_DB, {}, {"auto_minor_version_upgrade": False}),
     "rds-iam-auth": pair(_DB, {"iam_database_authentication_enabled": True}, {}),
     "rds-enhanced-monitoring": pair(
@@ -577,7 +585,7 @@ PAIRS: Final[dict[str, Pair]] = {
         bucket(lifecycle(abort_incomplete_multipart_upload={"days_after_initiation": 7})),
         bucket(lifecycle(expiration={"days": 1})),
     ),
-    "s3-lock": Pair(bucket(object_lock_enabled=True), bucket()),
+    "s3-lock": Pair(bucket(locked, object_lock_enabled=True), bucket(object_lock_enabled=True)),
     "dynamodb-pitr": pair(
         aws.dynamodb.Table, {"point_in_time_recovery": {"enabled": True}}, {"hash_key": "id"}
     ),
@@ -629,6 +637,7 @@ PAIRS: Final[dict[str, Pair]] = {
     ),
     "group-unused": Pair(group(used=True), group(used=False)),
     "vpc-flow-logs": Pair(vpc(flow_log("ALL")), vpc(flow_log("ACCEPT"))),
+    "vpc-names": pair(aws.ec2.Vpc, {"enable_dns_hostnames": True}, {"enable_dns_support": False}),
     "subnet-public-addresses": pair(aws.ec2.Subnet, {}, {"map_public_ip_on_launch": True}),
     "address-used": Pair(address(used=True), address(used=False)),
     "reach-internet": Pair(placed(public=False), placed(public=True)),

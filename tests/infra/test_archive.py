@@ -139,7 +139,7 @@ KEYS = (None, KEY, "arn:aws:kms:eu-central-1:999999999999:key/other", "own")
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "key", "customer"), itertools.product(ALGORITHMS, KEYS, (None, "AES256"))
+    ("algorithm", "key", "customer"), list(itertools.product(ALGORITHMS, KEYS, (None, "AES256")))
 )
 def test_only_the_buckets_default_or_its_own_key_by_name_is_taken(
     algorithm: str | None, key: str | None, customer: str | None
