@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -38,6 +38,7 @@ from archiver.state import create_table
 from bench.archivers import BUCKET, KEY, STATE, TABLE
 from bench.server import ROOT
 from local.aws import REGION, emulated
+from local.aws_server import one_at_a_time
 from local.errors import LocalError
 
 ACCOUNT: Final = "123456789012"
@@ -230,19 +231,11 @@ def outside(items: int) -> Iterator[str]:
 def main() -> None:
     """Serve `argv[1]` items; print the URL; go on until standard input ends."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the access log
-    lock = threading.Lock()
-    application = DomainDispatcherApplication(create_backend_app)
-
-    def one_at_a_time(environ: Any, start: Callable[..., Any]) -> Iterable[bytes]:
-        # Moto goes over its dictionaries in one thread while others change them.
-        with lock:
-            answer: Iterable[bytes] = application(environ, start)
-            return answer
-
+    application = one_at_a_time(DomainDispatcherApplication(create_backend_app))
     del os.environ["AWS_ENDPOINT_URL"]
     with mock_aws(), quick():
         fill(int(sys.argv[1]))
-        server = make_server("127.0.0.1", 0, one_at_a_time, threaded=True, request_handler=MotoRequestHandler)
+        server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(f"http://127.0.0.1:{server.server_port}", flush=True)
         sys.stdin.read()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import boto3
 import pytest
 from botocore.config import Config
-from moto.server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
 from local.aws import REGION as REGION
 from local.aws import emulated
+from local.aws_server import one_at_a_time
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -87,7 +90,7 @@ def client(service: Any) -> Any:
 def _address() -> str:
     """Start it, once a process, which it ends with: to stop it takes half a second."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the access log
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    return f"{host}:{port}"
+    app = one_at_a_time(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, name="moto", daemon=True).start()
+    return f"{server.host}:{server.port}"
