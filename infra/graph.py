@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -158,6 +159,24 @@ def read_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
+def check_apart(settings: Settings, root: Path = ROOT) -> None:
+    """Raises SettingsError where another stack's file has a network that overlaps this one's."""
+    own = settings.network.cidr
+    for path in sorted(root.glob("Pulumi.*.yaml")):
+        stack = path.name.split(".")[1]
+        if stack == settings.stack:
+            continue
+        try:
+            other = IPv4Network(read_config(stack, root)[f"{PROJECT}:network"]["cidr"])
+        except (SettingsError, KeyError, TypeError, ValueError):
+            continue  # what is wrong there is told where that stack is planned
+        if own.overlaps(other):
+            raise SettingsError(
+                f"Pulumi.{settings.stack}.yaml: network.cidr {own} overlaps {other} of {path.name}: give each stack a"
+                " range of its own, or two can never be peered"
+            )
+
+
 def record(
     settings: Settings, declare: Callable[[Settings], None] | None = None, running: str | None = None
 ) -> Graph:
@@ -198,7 +217,9 @@ def record(
 
 def load_graph(stack: str, root: Path = ROOT) -> Graph:
     """The graph of a stack by its file. Raises SettingsError, InfraError."""
-    return record(load(stack, read_config(stack, root)))
+    settings = load(stack, read_config(stack, root))
+    check_apart(settings, root)
+    return record(settings)
 
 
 class _Recorder(mocks.MockMonitor):

@@ -15,6 +15,7 @@ from infra.bastion import Bastion
 from infra.component import Context
 from infra.cost import Cost
 from infra.errors import InfraError
+from infra.graph import check_apart
 from infra.items import Items
 from infra.keys import Keys
 from infra.monitoring import Monitoring
@@ -36,6 +37,7 @@ def main() -> None:
     """
     try:
         settings = settings_of(pulumi.get_stack())
+        check_apart(settings)
         bundle.check_all()
     except InfraError as error:
         raise pulumi.RunError(str(error)) from None

@@ -35,9 +35,29 @@ REQUIRED_TAGS: Final = ("Project", "Environment", "Owner", "CostCenter", "Manage
 """Each stack file has them in `aws:defaultTags`."""
 
 Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", description="an e-mail address")]
-Region = Annotated[
-    str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="an AWS region such as eu-central-1")
-]
+REGIONS: Final = frozenset({
+    "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3",
+    "ap-south-1", "ap-south-2", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4",
+    "ap-southeast-5", "ap-southeast-6", "ap-southeast-7", "ca-central-1", "ca-west-1", "eu-central-1",
+    "eu-central-2", "eu-north-1", "eu-south-1", "eu-south-2", "eu-west-1", "eu-west-2", "eu-west-3",
+    "il-central-1", "me-central-1", "me-south-1", "me-west-1", "mx-central-1", "sa-east-1", "sa-west-1",
+    "us-east-1", "us-east-2", "us-west-1", "us-west-2", "cn-north-1", "cn-northwest-1", "eusc-de-east-1",
+    "us-gov-east-1", "us-gov-west-1",
+})  # fmt: skip
+"""Of AWS, of China, of the sovereign cloud and of GovCloud; botocore's list is what a test holds them against."""
+
+
+def _region(name: str) -> str:
+    if name not in REGIONS:
+        close = difflib.get_close_matches(name, sorted(REGIONS), 1)
+        raise ValueError(
+            f"must be an AWS region such as eu-central-1, got {name}"
+            + (f": did you mean {close[0]}?" if close else "")
+        )
+    return name
+
+
+Region = Annotated[str, AfterValidator(_region), Field(description="an AWS region such as eu-central-1")]
 InstanceClass = Annotated[
     str,
     Field(

@@ -10,16 +10,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pulumi_aws as aws
 import pytest
 import yaml
+from botocore.loaders import create_loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra import program, subnets
 from infra.errors import InfraError, SettingsError
-from infra.graph import load_graph, read_config, record
-from infra.settings import NEEDED_WITHOUT_NAT, PROJECT, REQUIRED_TAGS, SECTIONS, Settings, load
+from infra.graph import check_apart, load_graph, read_config, record
+from infra.settings import NEEDED_WITHOUT_NAT, PROJECT, REGIONS, REQUIRED_TAGS, SECTIONS, Settings, load
 from tests.infra.conftest import STACKS
 
 
@@ -88,6 +90,7 @@ def test_every_section_has_a_description() -> None:
         ({"network__interface_endpoints": ["logs", "logs"]}, "interface_endpoints has one twice"),
         ({"network__flow_log_days": 31}, "network.flow_log_days must be"),
         ({"region": "europe"}, "aws:region must be an AWS region such as eu-central-1, got europe"),
+        ({"region": "eu-central-7"}, "got eu-central-7: did you mean eu-central-"),
         ({"tags__tags__Environment": "prod"}, "aws:defaultTags: Environment must be dev, got prod"),
         ({"protect_data": "sometimes"}, "protect_data"),
         ({"stream__retention_hours": 23}, "stream.retention_hours must be 24 to 8760, got 23"),
@@ -340,9 +343,38 @@ def test_stacks_of_different_ranges_can_be_peered(one: IPv4Network, other: IPv4N
         ]
 
 
-def test_the_stacks_can_be_peered() -> None:
-    found = [load(stack, read_config(stack)).network.cidr for stack in STACKS]
-    assert not [1 for index, one in enumerate(found) for other in found[index + 1 :] if one.overlaps(other)]
+def test_the_regions_are_those_that_botocore_knows() -> None:
+    known = {
+        region
+        for partition in create_loader().load_data("partitions")["partitions"]
+        for region in partition["regions"]
+        # What is cut off from the internet has few of the services used here.
+        if "iso" not in partition["id"] and not region.endswith("-global")
+    }
+    assert known == REGIONS
+
+
+def test_stacks_that_overlap_are_refused_before_anything_is_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stack, cidr in (("dev", "10.0.0.0/16"), ("prod", "10.20.128.0/20"), ("staging", "10.20.0.0/16")):
+        values = config(stack, network__cidr=cidr)
+        (tmp_path / f"Pulumi.{stack}.yaml").write_text(json.dumps({"config": values}))
+    (tmp_path / "Pulumi.old.yaml").write_text("config: [")  # another one's mistake is not this one's
+    with pytest.raises(SettingsError) as caught:
+        load_graph("staging", tmp_path)
+    assert str(caught.value) == (
+        "Pulumi.staging.yaml: network.cidr 10.20.0.0/16 overlaps 10.20.128.0/20 of Pulumi.prod.yaml: give each stack"
+        " a range of its own, or two can never be peered"
+    )
+    assert load_graph("dev", tmp_path).of_kind("ec2.Vpc")
+    # And so does the program that Pulumi runs.
+    monkeypatch.setattr(program, "check_apart", lambda one: check_apart(one, tmp_path))
+    monkeypatch.setattr(program.bundle, "check_all", lambda: None)
+    monkeypatch.setattr(pulumi, "get_stack", lambda: "staging")
+    as_pulumi(monkeypatch, read_config("staging", tmp_path))
+    with pytest.raises(pulumi.RunError, match="overlaps"):
+        program.main()
 
 
 # -- the program -------------------------------------------------------------------------------------------
