@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.bill import Estimate
 from infra.graph import Graph
-from infra.settings import SECTIONS, Settings
+from infra.settings import SECTIONS, Settings, unused
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Difference:
     """From the first stack to the other."""
 
     settings: Mapping[str, tuple[Any, Any]]
-    """`section.key` → its value in each."""
+    """`section.key` → its value in each; None where it means nothing there."""
     gone: Mapping[str, tuple[str, ...]]
     """`component kind` → logical names that only the first has."""
     new: Mapping[str, tuple[str, ...]]
@@ -63,8 +63,10 @@ def _settings(one: Settings, other: Settings) -> dict[str, tuple[Any, Any]]:
 
 def _flat(settings: Settings) -> dict[str, Any]:
     plain = settings.model_dump(mode="json", include={"region", *SECTIONS})
-    return {
+    nothing = unused(settings)
+    found = {
         f"{section}.{key}" if key else section: value
         for section, values in plain.items()
         for key, value in (values.items() if isinstance(values, dict) else (("", values),))
     }
+    return {key: None if key in nothing else value for key, value in found.items()}

@@ -685,6 +685,26 @@ class Settings(Section):
                 raise ValueError(f"{text} in prod")
 
 
+def unused(settings: Settings) -> frozenset[str]:
+    """Settings (`section.key`) that mean nothing with what the others of this stack say, whatever they are."""
+    found = {
+        f"warehouse.{name}"
+        for name in Warehouse.model_fields
+        if name != "kind"
+        and (
+            settings.warehouse.kind == "none"
+            or any(name in names for kind, names in _OF_KIND.items() if kind != settings.warehouse.kind)
+        )
+    }
+    if not settings.network.bastion:
+        found |= {"network.bastion_instance", "network.bastion_log_days"}
+    if not settings.cost.rest:
+        found |= {"cost.rest_zone", "cost.rest_from", "cost.rest_to"}
+    if settings.archive.lock_mode == "none":
+        found.add("archive.lock_days")
+    return frozenset(found)
+
+
 SECTIONS: Final = tuple(name for name in Settings.model_fields if name not in ("stack", "region", "tags"))
 """What stands in a stack file as `eav-platform:<section>`."""
 

@@ -183,6 +183,10 @@ def test_the_difference_is_the_same_from_both_sides() -> None:
     assert there.new == back.gone
     assert there.settings == {key: pair[::-1] for key, pair in back.settings.items()}
     assert there.settings["postgres.replicas"] == (2, 0)
+    # Nodes mean nothing to a serverless warehouse, units nothing to a cluster, nor hours to a stack that never rests.
+    assert there.settings["warehouse.nodes"] == (4, None)
+    assert there.settings["warehouse.base_rpu"] == (None, 8)
+    assert there.settings["cost.rest_from"] == (None, "20:00")
     assert "replica-2" in there.gone["postgres rds.Instance"]
     assert there.new["warehouse redshiftserverless.Workgroup"]
     assert there.usd["postgres"][0] > there.usd["postgres"][1]

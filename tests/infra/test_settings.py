@@ -18,10 +18,19 @@ from botocore.loaders import create_loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra import program, subnets
+from infra import bundle, program, subnets
 from infra.errors import InfraError, SettingsError
 from infra.graph import check_apart, load_graph, read_config, record
-from infra.settings import NEEDED_WITHOUT_NAT, PROJECT, REGIONS, REQUIRED_TAGS, SECTIONS, Settings, load
+from infra.settings import (
+    NEEDED_WITHOUT_NAT,
+    PROJECT,
+    REGIONS,
+    REQUIRED_TAGS,
+    SECTIONS,
+    Settings,
+    load,
+    unused,
+)
 from tests.infra.conftest import STACKS
 
 
@@ -370,11 +379,27 @@ def test_stacks_that_overlap_are_refused_before_anything_is_declared(
     assert load_graph("dev", tmp_path).of_kind("ec2.Vpc")
     # And so does the program that Pulumi runs.
     monkeypatch.setattr(program, "check_apart", lambda one: check_apart(one, tmp_path))
-    monkeypatch.setattr(program.bundle, "check_all", lambda: None)
+    monkeypatch.setattr(bundle, "check_all", lambda: None)
     monkeypatch.setattr(pulumi, "get_stack", lambda: "staging")
     as_pulumi(monkeypatch, read_config("staging", tmp_path))
     with pytest.raises(pulumi.RunError, match="overlaps"):
         program.main()
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "other"),
+    [
+        ({}, "cost__rest_from", "22:00"),
+        ({}, "cost__rest_zone", "Asia/Tokyo"),
+        ({"network__bastion": False}, "network__bastion_instance", "t4g.small"),
+        ({"network__bastion": False}, "network__bastion_log_days", 7),
+    ],
+)
+def test_what_means_nothing_changes_nothing(given: dict[str, Any], key: str, other: Any) -> None:
+    one, two = (load("prod", config("prod", **given, **more)) for more in ({}, {key: other}))
+    assert one != two
+    assert key.replace("__", ".") in unused(one)
+    assert record(one).resources == record(two).resources
 
 
 # -- the program -------------------------------------------------------------------------------------------
