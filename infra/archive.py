@@ -260,7 +260,7 @@ def key_use(context: Context, keys: Keys, bucket: aws.s3.Bucket) -> Statement:
         ["kms:Decrypt", "kms:GenerateDataKey"],
         [keys.arn("archive")],
         conditions={
-            "StringEquals": {"kms:ViaService": f"s3.{context.region}.amazonaws.com"},
+            "StringEquals": context.via("s3"),
             # With a bucket key S3 names the bucket, without one the object.
             "StringLike": {
                 "kms:EncryptionContext:aws:s3:arn": [bucket.arn, pulumi.Output.concat(bucket.arn, "/*")]

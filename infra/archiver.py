@@ -75,14 +75,11 @@ class Archiver(Component):
 
     def _notice_key(self, *services: str) -> Statement:
         """Topics and queues are encrypted: who sends to one needs its key, by way of that service alone."""
-        region = self.context.region
         return Statement(
             "KeyOfNotices",
             ["kms:Decrypt", "kms:GenerateDataKey"],
             [self._keys.arn("notices")],
-            conditions={
-                "StringEquals": {"kms:ViaService": [f"{name}.{region}.amazonaws.com" for name in services]}
-            },
+            conditions={"StringEquals": self.context.via(*services)},
         )
 
     def _keep_failures(self) -> Statement:
@@ -111,9 +108,7 @@ class Archiver(Component):
                 "ReadItsOwnEnvironment",
                 ["kms:Decrypt"],
                 [self._keys.arn("archive")],
-                conditions={
-                    "StringEquals": {"kms:ViaService": f"lambda.{self.context.region}.amazonaws.com"}
-                },
+                conditions={"StringEquals": self.context.via("lambda")},
             ),
             trace_statement("xray:PutTraceSegments", "xray:PutTelemetryRecords"),
             self._keep_failures(),
@@ -309,7 +304,7 @@ def data_statements(context: Context, keys: Keys, items: Items, archive: Archive
             "KeyOfTheTables",
             ["kms:Decrypt", "kms:DescribeKey"],
             [keys.arn("items")],
-            conditions={"StringEquals": {"kms:ViaService": f"dynamodb.{context.region}.amazonaws.com"}},
+            conditions={"StringEquals": context.via("dynamodb")},
         ),
         Statement(
             "WriteAndReadBackArchives",

@@ -50,6 +50,11 @@ class Context:
         account = self.account if account is None else account
         return f"arn:{self.partition}:{service}:{region}:{account}:{resource}"
 
+    def via(self, *services: str) -> dict[str, str | list[str]]:
+        """`kms:ViaService`: a key is used by way of these services of the stack's region, and by nobody himself."""
+        hosts = [f"{service}.{self.region}.amazonaws.com" for service in services]
+        return {"kms:ViaService": hosts if len(hosts) > 1 else hosts[0]}
+
 
 class Component(pulumi.ComponentResource):
     """A part of the platform in one file; its resources are its children and its attributes.

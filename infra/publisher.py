@@ -187,7 +187,7 @@ class Publisher(Component):
                 "ReadItsOwnEnvironment",
                 ["kms:Decrypt"],
                 [self._keys.arn("compute")],
-                conditions={"StringEquals": {"kms:ViaService": f"lambda.{here.region}.amazonaws.com"}},
+                conditions={"StringEquals": self.context.via("lambda")},
             ),
         )
 
@@ -198,7 +198,7 @@ class Publisher(Component):
                 "KeyOfTheQueue",
                 ["kms:Decrypt", "kms:GenerateDataKey"],
                 [self._keys.arn("notices")],
-                conditions={"StringEquals": {"kms:ViaService": f"sqs.{self.context.region}.amazonaws.com"}},
+                conditions={"StringEquals": self.context.via("sqs")},
             ),
         )
 

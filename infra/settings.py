@@ -41,10 +41,9 @@ REGIONS: Final = frozenset({
     "ap-southeast-5", "ap-southeast-6", "ap-southeast-7", "ca-central-1", "ca-west-1", "eu-central-1",
     "eu-central-2", "eu-north-1", "eu-south-1", "eu-south-2", "eu-west-1", "eu-west-2", "eu-west-3",
     "il-central-1", "me-central-1", "me-south-1", "me-west-1", "mx-central-1", "sa-east-1", "sa-west-1",
-    "us-east-1", "us-east-2", "us-west-1", "us-west-2", "cn-north-1", "cn-northwest-1", "eusc-de-east-1",
-    "us-gov-east-1", "us-gov-west-1",
+    "us-east-1", "us-east-2", "us-west-1", "us-west-2", "us-gov-east-1", "us-gov-west-1",
 })  # fmt: skip
-"""Of AWS, of China, of the sovereign cloud and of GovCloud; botocore's list is what a test holds them against."""
+"""Of AWS and GovCloud, whose services end in amazonaws.com; a test holds them against botocore's list."""
 
 
 def _region(name: str) -> str:

@@ -53,7 +53,7 @@ def key_use(context: Context, keys: Keys, stream: Stream, *actions: str) -> Stat
         [keys.arn("stream")],
         conditions={
             "StringEquals": {
-                "kms:ViaService": f"kinesis.{context.region}.amazonaws.com",
+                **context.via("kinesis"),
                 "kms:EncryptionContext:aws:kinesis:arn": stream.stream.arn,
             }
         },

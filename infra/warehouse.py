@@ -170,7 +170,7 @@ class Warehouse(Component):
                 ["kms:Decrypt"],
                 [keys.arn("archive")],
                 conditions={
-                    "StringEquals": {"kms:ViaService": f"s3.{self.context.region}.amazonaws.com"},
+                    "StringEquals": self.context.via("s3"),
                     # With a bucket key S3 names the bucket, without one the object.
                     "StringLike": {
                         "kms:EncryptionContext:aws:s3:arn": [

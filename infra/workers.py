@@ -253,7 +253,7 @@ class Workers(Component):
                     [self.keys.arn("postgres")],
                     conditions={
                         "StringEquals": {
-                            "kms:ViaService": f"secretsmanager.{self.context.region}.amazonaws.com",
+                            **self.context.via("secretsmanager"),
                             "kms:EncryptionContext:SecretARN": secret,
                         }
                     },
