@@ -26,6 +26,8 @@ from packaging.utils import canonicalize_name
 from infra import bundle, program, publisher
 from infra.bundle import ARCHIVER, LOCK, ROOT, Bundle, closure, locked, pack
 from infra.errors import InfraError
+from infra.graph import read_config
+from infra.settings import load
 
 RUNTIME_LOCK = (ROOT / LOCK).read_text()
 PINNED = {
@@ -133,7 +135,7 @@ def test_pulumi_up_ends_with_those_lines_before_anything_is_declared(
 ) -> None:
     monkeypatch.setattr(bundle.check_all, "__defaults__", ((small, small),))
     monkeypatch.setattr(pulumi, "get_stack", lambda: "dev")
-    monkeypatch.setattr(program, "settings_of", lambda stack: stack)
+    monkeypatch.setattr(program, "settings_of", lambda stack: load(stack, read_config(stack)))
     monkeypatch.setattr(program, "declare", lambda settings: pytest.fail("declared"))
     with pytest.raises(pulumi.RunError) as caught:
         program.main()
