@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from infra import publisher
 from infra.bundle import FIGURES
 from infra.graph import Graph, Resource
+from infra.monitoring import OPERATORS
 from infra.settings import AWAKE_LEAST, Cost, minutes
 from tests.infra.conftest import STACKS, graph_of
-from tests.infra.test_alarms import known
+from tests.infra.test_alarms import ALARMS, known
 
 DIMENSIONS = {
     "DBInstanceIdentifier": ("rds.Instance", "identifier"),
@@ -58,6 +59,30 @@ def test_every_alarm_watches_a_resource_of_the_stack(graph: Graph) -> None:
         for metric in metrics_of(alarm):
             for dimension, value in metric.get("dimensions", {}).items():
                 assert dimension in FREE or value in named(graph, dimension), (alarm.name, dimension, value)
+
+
+def test_an_alarm_is_what_the_catalogue_says(graph: Graph) -> None:
+    # The catalogue is what the tests of thresholds look at; this is that AWS gets the same.
+    catalogue = {f"alarm-{one.name}": one for one in ALARMS[graph.settings.stack][1]}
+    for alarm in graph.of_kind("cloudwatch.MetricAlarm"):
+        said, got = catalogue[alarm.name], alarm.inputs
+        assert got["threshold"] == said.threshold
+        assert (got["datapointsToAlarm"], got["evaluationPeriods"]) == (said.datapoints, said.periods)
+        assert got["comparisonOperator"] == OPERATORS[said.comparison]
+        assert got["treatMissingData"] == said.missing.treat
+        assert got["alarmDescription"] == said.description
+        shown = metrics_of(alarm)
+        expressions = [one for one in got.get("metricQueries", ()) if "expression" in one]
+        assert [one["expression"] for one in expressions] == ([said.expression] if said.expression else [])
+        assert [one.get("returnData") for one in expressions] in ([], [True])
+        for metric, found in zip(said.metrics, shown, strict=True):
+            assert (found["namespace"], found["metricName"]) == (metric.namespace, metric.name)
+            assert (found.get("stat") or found["statistic"]) == metric.statistic
+            assert found["period"] == metric.period
+            # Of a gateway only AWS knows the name, when it has made it.
+            assert {name: value for name, value in found["dimensions"].items() if name != "NatGatewayId"} == {
+                name: value for name, value in metric.dimensions.items() if name != "NatGatewayId"
+            }
 
 
 def test_an_alarm_is_a_child_of_the_component_it_watches(graph: Graph) -> None:

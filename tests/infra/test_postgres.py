@@ -123,6 +123,8 @@ def test_encrypted_private_and_without_a_password(graph: Graph) -> None:
         assert "password" not in found or one.name == "primary"
     primary = graph.one("rds.Instance", "primary").inputs
     assert primary["kmsKeyId"] == key(graph, "postgres")
+    assert (primary["engine"], primary["storageType"], primary["port"]) == ("postgres", "gp3", 5432)
+    assert primary["dbSubnetGroupName"] == graph.one("rds.SubnetGroup").inputs["name"]
     database = {
         one.outputs["id"] for one in graph.of_kind("ec2.Subnet") if one.inputs["tags"]["Tier"] == "database"
     }
