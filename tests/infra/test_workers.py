@@ -319,7 +319,7 @@ class TestRegistry:
 
 
 class TestImage:
-    """jobs/Dockerfile, which no engine builds here: that it fits what the tasks and the jobs expect."""
+    """jobs/Dockerfile as it is written: that it fits what the tasks and the jobs expect. test_image.py builds it."""
 
     TEXT = (ROOT / "jobs/Dockerfile").read_text(encoding="utf-8")
     IGNORE = (ROOT / "jobs/Dockerfile.dockerignore").read_text(encoding="utf-8")
