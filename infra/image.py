@@ -24,8 +24,8 @@ PLATFORM: Final = "linux/arm64"
 """Of the task definitions."""
 
 EPILOG: Final = """\
-Both need docker with buildx. A tag is a commit and never changes: what is there is left as it is, so that this can be
-run again at any time.
+Building and copying need docker with buildx 0.15 or newer. A tag is a commit and never changes: what is there is left
+as it is, so that this can be run again at any time.
 
 exit codes: 0 the image is there, or none is set; 1 it is not; 2 wrong usage"""
 

@@ -14,6 +14,7 @@ from moto import mock_aws
 from infra import bootstrap, image
 from infra.bootstrap import Bootstrap
 from infra.errors import InfraError
+from infra.settings import STACKS
 from tests.infra.conftest import graph_of
 
 REGION = "eu-central-1"
@@ -112,7 +113,7 @@ def test_who_builds_images_pushes_them_to_the_registry_of_the_first_stack_and_do
     ]
 
 
-@pytest.mark.parametrize("stack", bootstrap.STACKS)
+@pytest.mark.parametrize("stack", STACKS)
 def test_who_deploys_may_migrate_with_the_roles_of_that_stack_s_tasks_alone(account: Any, stack: str) -> None:
     states(account, execute=True)
     found = {one["Sid"]: one for one in document(account, f"eav-ci-{stack}")["Statement"]}
