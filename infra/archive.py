@@ -11,6 +11,7 @@ import pulumi_aws as aws
 from infra.component import Component, Context
 from infra.iam import Statement, Text, document
 from infra.keys import Keys
+from infra.naming import Names
 from infra.settings import Archive as Settings
 
 ARCHIVES: Final = "archives"
@@ -21,7 +22,12 @@ PARTITIONS: Final = "partitions"
 UNVERIFIED: Final = f"{PARTITIONS}/_unverified/"
 """Where an export is until it was read back; the job clears it away itself, unless it is never run again."""
 
+STAGED: Final = "staging/"
+"""Begin of the keys of what the warehouse loads by COPY."""
+
 UNVERIFIED_DAYS: Final = 7
+STAGED_DAYS: Final = 7
+"""A load that failed on a Friday can be made again on the Monday; what was loaded is in the warehouse."""
 CLEAN_UP_DAYS: Final = 7
 """Until the parts of an upload that nobody completed are gone: billed, and shown in no listing."""
 NONCURRENT_DAYS: Final = 30
@@ -228,6 +234,11 @@ class Archive(Component):
         )
 
 
+def catalogue_name(names: Names) -> str:
+    """Of the Glue database of archived partitions: without hyphens, which Athena takes only in quotes."""
+    return names.of("archive").replace("-", "_")
+
+
 def key_statements(objects: Text, key: Text) -> tuple[Statement, ...]:
     """What keeps objects from being encrypted by anything but this key.
 
@@ -324,7 +335,8 @@ def partition_rules(settings: Settings) -> tuple[aws.s3.BucketLifecycleConfigura
     """Parquet to Standard-IA, which Spectrum reads as it reads Standard; never to Glacier, which it cannot read.
 
     Nothing that is archived expires, nor does a version of it: each file is read by the version that was verified, also
-    when something was written over it. Only what was not verified does, and its versions.
+    when something was written over it. Only what was not verified does, and what COPY has loaded, and their versions.
+    Uploads that were cut short are cleared from the whole bucket, what is staged included.
     """
     cool = settings.partitions_cool_days
     return (
@@ -335,6 +347,8 @@ def partition_rules(settings: Settings) -> tuple[aws.s3.BucketLifecycleConfigura
             noncurrent_transition=max(cool, INFREQUENT_ACCESS_LEAST_DAYS),
         ),
         _rule("unverified", UNVERIFIED, expiration=_expiration(UNVERIFIED_DAYS), noncurrent=UNVERIFIED_DAYS),
+        # Anybody can make it again from the source: versions of it are kept no longer than S3 must.
+        _rule("staged", STAGED, expiration=_expiration(STAGED_DAYS), noncurrent=1),
         _clean_up(),
     )
 

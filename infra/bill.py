@@ -13,6 +13,8 @@ from typing import Final
 
 from infra.graph import Graph, Resource
 from infra.prices import MONTH_DAYS, MONTH_HOURS, Table, Usage, awake_hours, month, table
+from infra.publisher import waking_hours
+from infra.settings import Settings
 
 FREE: Final = frozenset(
     {
@@ -420,7 +422,7 @@ def _function(bill: _Bill, one: Resource) -> Iterator[_Item]:
     component = bill.graph.component(one)
     runs = MONTH_DAYS
     if component == "publisher":
-        runs = MONTH_HOURS * 60 / bill.settings.monitoring.publish_minutes
+        runs = _publications(bill.settings)
         seconds = runs * bill.usage("publisher_seconds")
     else:
         seconds = bill.usage("function_seconds")
@@ -429,8 +431,26 @@ def _function(bill: _Bill, one: Resource) -> Iterator[_Item]:
     yield _Item(f"{seconds:.0f} s of {memory:g} GB", seconds * memory, kind)
     yield _Item("requests", runs / 1e6, "lambda.request")
     if component == "publisher":
-        metrics = bill.usage("custom_metrics")
-        yield _Item(f"{metrics:.0f} custom metrics", metrics, "cloudwatch.metric")
+        # Billed by the hours in which there was a figure.
+        metrics, hours = bill.usage("custom_metrics"), _publishing_hours(bill.settings)
+        yield _Item(
+            f"{metrics:.0f} custom metrics, {hours:.0f} h", metrics * hours / MONTH_HOURS, "cloudwatch.metric"
+        )
+
+
+def _publishing_hours(settings: Settings) -> float:
+    """Hours a month in which the publisher is called: as infra/publisher.py has its schedule."""
+    if not settings.cost.rest:
+        return MONTH_HOURS
+    first, last = waking_hours(settings.cost)
+    return month(5 * (last + 1 - first))
+
+
+def _publications(settings: Settings) -> float:
+    """How often the publisher is called in a month: at a rate, or in a stack that rests from each hour's beginning."""
+    often = settings.monitoring.publish_minutes
+    an_hour = -(-60 // often) if settings.cost.rest else 60 / often
+    return _publishing_hours(settings) * an_hour
 
 
 def _states(bill: _Bill, one: Resource) -> Iterator[_Item]:
@@ -438,17 +458,19 @@ def _states(bill: _Bill, one: Resource) -> Iterator[_Item]:
 
 
 def _service(bill: _Bill, one: Resource) -> Iterator[_Item]:
-    """A service that waits for its first image is priced as it will run."""
+    """A service that waits for its first image is priced as it will run; the assumption says so."""
     task = bill.referred(one, "ecs.TaskDefinition", "taskDefinition")
     if task is None:
         return
     workers = bill.settings.workers
     wanted = workers.ingesters if "ingest" in one.name else workers.workers
     count = int(one.inputs.get("desiredCount") or wanted)
-    hours = awake_hours(bill.settings.cost) * count
+    awake = awake_hours(bill.settings.cost)
+    hours = awake * count * bill.usage("tasks_run")
     cpu, memory = int(task.inputs["cpu"]) / 1024, int(task.inputs["memory"]) / 1024
-    yield _Item(f"{count} × {cpu:g} vCPU", hours * cpu, "fargate.cpu")
-    yield _Item(f"{count} × {memory:g} GB", hours * memory, "fargate.memory")
+    when = f"{awake:.0f} h" + (", once an image is set" if workers.image_digest is None else "")
+    yield _Item(f"{count} × {cpu:g} vCPU, {when}", hours * cpu, "fargate.cpu")
+    yield _Item(f"{count} × {memory:g} GB, {when}", hours * memory, "fargate.memory")
 
 
 def _images(bill: _Bill, one: Resource) -> Iterator[_Item]:

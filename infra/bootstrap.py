@@ -231,13 +231,14 @@ class Bootstrap:
             )
 
     def _roles(self) -> Iterator[tuple[str, Document, Document, tuple[str, ...]]]:
-        """Name, trust, policy, managed policies: one to look, and one a stack to change."""
+        """Name, trust, policy, managed policies: one to look, one to push images, and one a stack to change."""
         yield (
             f"{PROJECT}-ci-preview",
             self._trust("pull_request", "ref:refs/heads/main"),
             self._reads_state(),
             READS,
         )
+        yield f"{PROJECT}-ci-image", self._trust("ref:refs/heads/main"), self._pushes(STACKS[0]), ()
         for stack in STACKS:
             yield f"{PROJECT}-ci-{stack}", self._trust(f"environment:{stack}"), self._deploys(stack), ()
 
@@ -278,6 +279,28 @@ class Bootstrap:
     def _reads_state(self) -> Document:
         # A preview takes the lock of the stack, so that it does not read what a deployment is writing.
         return _policy(*self._state(".pulumi/locks/*"))
+
+    def _pushes(self, stack: str) -> Document:
+        # Building runs what others have written: it gets no more than this, and from there a stack takes a digest.
+        return _policy(
+            {
+                "Sid": "LogInToTheRegistry",
+                "Effect": "Allow",
+                "Action": ["ecr:GetAuthorizationToken"],
+                "Resource": ["*"],
+            },
+            {
+                "Sid": "PushImages",
+                "Effect": "Allow",
+                "Action": [
+                    "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:CompleteLayerUpload",
+                    "ecr:DescribeImages", "ecr:DescribeRepositories", "ecr:InitiateLayerUpload", "ecr:PutImage",
+                    "ecr:UploadLayerPart",
+                ],
+                # A stack may be in another region than the state.
+                "Resource": [f"arn:aws:ecr:*:{self.account}:repository/{PROJECT}-{stack}-jobs"],
+            },
+        )  # fmt: skip
 
     def _deploys(self, stack: str) -> Document:
         mine = f"{PROJECT}-{stack}-*"

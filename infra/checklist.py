@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.errors import InfraError
 from infra.graph import ROOT, Graph, load_graph
+from infra.image import BEFORE
 
 State = Literal["ok", "failed", "by hand", "unknown"]
 RESTORABLE: Final = timedelta(minutes=15)
@@ -113,7 +114,7 @@ class Checklist:
         return ("ok", commit) if ahead == "0" else ("failed", f"{ahead} commits are not pushed")
 
     def _promoted(self) -> Answer:
-        earlier = {"staging": "dev", "prod": "staging"}.get(self.stack)
+        earlier = BEFORE.get(self.stack)
         if earlier is None:
             return "ok", f"nothing comes before {self.stack}"
         mine, theirs = (one.settings.workers.image_digest for one in (self.graph, load_graph(earlier)))

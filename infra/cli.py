@@ -30,6 +30,8 @@ COMMANDS: Final = {
         "the AWS provider's own validation, by terraform; and an apply to an emulator",
     ),
     "bundle": ("infra.bundle", "what the Lambda functions run, where it is missing or out of date"),
+    "image": ("infra.image", "the image of the jobs: built and pushed, or copied from the stack before"),
+    "migrate": ("infra.migrate", "the schema: alembic upgrade head as a task in the stack's VPC"),
     "checklist": ("infra.checklist", "the checks before and after a deployment"),
 }
 """Name → module, what it does."""

@@ -79,7 +79,7 @@ def awake_hours(cost: Cost) -> float:
     """Hours a month in which a stack does not rest: all, or on five days those between its morning and its evening."""
     if not cost.rest:
         return MONTH_HOURS
-    return month(5 * (minutes(cost.rest_from) - minutes(cost.rest_to)) / 60)
+    return month(5 * ((minutes(cost.rest_from) - minutes(cost.rest_to)) % (24 * 60)) / 60)
 
 
 def month(hours: float) -> float:

@@ -94,6 +94,10 @@ def _task(one: Resource, graph: Graph) -> tuple[str, ...]:
     return "Fargate task" + (" when asked" if task is one else ""), f"{cpu:g} vCPU, {memory:g} GB"
 
 
+def _function(one: Resource, _: Graph) -> tuple[str, ...]:
+    return "Lambda", f"{one.inputs.get('memorySize') or 128:g} MB"
+
+
 def _retained(one: Resource, _: Graph) -> tuple[str, ...]:
     days = (one.inputs.get("retentionPeriod") or 24) / 24
     return "Kinesis on demand", f"kept {days:g} day{'s' if days != 1 else ''}"
@@ -108,7 +112,7 @@ TITLES: Final[dict[str, tuple[str, Callable[[Resource, Graph], tuple[str, ...]]]
     "ec2.Instance": ("{name}", lambda one, graph: (str(one.inputs.get("instanceType", "")), "no inbound rule")),
     "ecs.Service": ("{name}", _task),
     "ecs.TaskDefinition": ("{name}", _task),
-    "lambda.Function": ("{name}", lambda one, graph: ("Lambda", f"{one.inputs.get('memorySize') or 128:g} MB")),
+    "lambda.Function": ("{name} function", _function),
     "rds.Proxy": ("{name}", lambda one, graph: ("RDS Proxy", "writer only")),
     "rds.Instance": ("{name}", _primary),
     "redshift.Cluster": (
@@ -119,10 +123,10 @@ TITLES: Final[dict[str, tuple[str, Callable[[Resource, Graph], tuple[str, ...]]]
     "kinesis.Stream": ("{name}", _retained),
     "dynamodb.Table": ("{name}", lambda one, graph: ("DynamoDB",)),
     "s3.Bucket": ("{name}", lambda one, graph: ("S3 bucket",)),
-    "sfn.StateMachine": ("{name}", lambda one, graph: ("Step Functions",)),
+    "sfn.StateMachine": ("{name} workflow", lambda one, graph: ("Step Functions",)),
     "sqs.Queue": ("{name}", lambda one, graph: ("SQS queue",)),
     "sns.Topic": ("{name}", lambda one, graph: ("SNS topic",)),
-    "ecr.Repository": ("{name}", lambda one, graph: ("container images",)),
+    "ecr.Repository": ("{name} registry", lambda one, graph: ("container images",)),
 }  # fmt: skip
 """Kind → title and lines of its box. A kind that is not here has no box."""
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import pulumi
 import pulumi_aws as aws
 
-from infra.archive import PARTITIONS, Archive
+from infra.archive import PARTITIONS, STAGED, Archive, catalogue_name
 from infra.component import Component, Context
 from infra.iam import Statement, Text, service_role
 from infra.keys import Keys
@@ -25,8 +25,6 @@ LOGS: Final = ("connectionlog", "userlog", "useractivitylog")
 
 ARCHIVED: Final = f"{PARTITIONS}/table="
 """Begin of the keys of archived partitions that were verified (jobs/archive/settings.py): what Spectrum reads."""
-STAGED: Final = "staging/"
-"""Begin of the keys of what COPY loads."""
 
 SERVICES: Final = ("redshift.amazonaws.com", "redshift-serverless.amazonaws.com")
 """Who takes the roles: the second asks for a namespace of serverless, and both may in its name."""
@@ -94,8 +92,7 @@ class Warehouse(Component):
         """Where the external schema `archive` of Redshift has its tables (jobs archive-partitions --ddl)."""
         return aws.glue.CatalogDatabase(
             "catalogue",
-            # Without hyphens, which Athena takes only in quotes.
-            name=self.names.of("archive").replace("-", "_"),
+            name=catalogue_name(self.names),
             description="Partitions that were archived, as Redshift Spectrum and Athena read them",
             opts=self.options(),
         )

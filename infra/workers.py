@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import pulumi
 import pulumi_aws as aws
 
-from infra.archive import Archive, partition_statements
+from infra.archive import Archive, catalogue_name, partition_statements
 from infra.component import Component, Context
 from infra.iam import Statement, Text, service_role
 from infra.keys import CLUSTER, Keys
@@ -197,6 +197,8 @@ class Workers(Component):
 
     def _worker_task(self, archive: Archive) -> aws.ecs.TaskDefinition:
         wanted = self.context.settings
+        # Where `archive-partitions --ddl` puts its tables; there is none without a warehouse.
+        catalogue = {"GLUE_DATABASE": catalogue_name(self.names)} if wanted.warehouse.kind != "none" else {}
         return self._task(
             "worker",
             ["python", "-m", "jobs", "worker", "--json", "--alive", ALIVE],
@@ -211,6 +213,7 @@ class Workers(Component):
                 # The bucket takes objects under this key only.
                 "KMS_KEY_ID": self.keys.arn("archive"),
                 "PARTITIONS_LEAVE": str(wanted.archive.partitions_leave).lower(),
+                **catalogue,
             },
         )
 

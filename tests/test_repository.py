@@ -233,5 +233,34 @@ class TestWorkflows:
         steps = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]["pulumi"]["steps"]
         runs = [step.get("run", "") for step in steps]
         for index, run in enumerate(runs):
-            if re.search(r"pulumi up|checklist .* after", run):
+            if re.search(r"pulumi up|checklist .* after|infra image|infra migrate", run):
                 assert "ACTIONS_ID_TOKEN_REQUEST_URL" in runs[index - 1]
+
+    def test_the_image_and_the_schema_come_before_the_services(self) -> None:
+        path = REPOSITORY / ".github/workflows/pulumi.yml"
+        steps = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]["pulumi"]["steps"]
+        runs = [step.get("run", "") for step in steps]
+        done = [
+            next((word for word in ("before", "image", "migrate", "pulumi up", "after") if word in run), None)
+            for run in runs
+            if "-m infra" in run or "pulumi up" in run
+        ]
+        assert done == ["before", "image", "migrate", "pulumi up", "after"]
+        assert all(
+            step["if"] == "inputs.command == 'up'"
+            for step in steps
+            if re.search(r"infra (image|migrate)", step.get("run", ""))
+        )
+
+    def test_what_is_copied_into_the_image_builds_a_new_one(self) -> None:
+        text = (REPOSITORY / "jobs/Dockerfile").read_text(encoding="utf-8")
+        copied = set(re.findall(r"^COPY (?!--from)(\S+) ", text, re.MULTILINE))
+        found = yaml.safe_load((REPOSITORY / ".github/workflows/image.yml").read_text(encoding="utf-8"))
+        paths = {path.removesuffix("/**") for path in found[True]["push"]["paths"]}
+        assert copied <= paths
+
+    def test_what_a_stack_is_made_of_has_it_planned_and_deployed(self) -> None:
+        found = yaml.safe_load((REPOSITORY / ".github/workflows/infra.yml").read_text(encoding="utf-8"))[True]
+        assert found["pull_request"]["paths"] == found["push"]["paths"]
+        wanted = {"infra", "archiver", "jobs", "migrations", "sql", "runbooks"}
+        assert wanted <= {path.removesuffix("/**") for path in found["push"]["paths"]}

@@ -10,7 +10,7 @@ from jobs.archive.settings import Settings
 from jobs.errors import JobsError
 
 SCHEMA: Final = "archive"
-"""Of the external tables: a Glue database, an external schema of Redshift."""
+"""Of the external tables in Redshift: an external schema of the Glue database."""
 EXACT: Final = "__exact"
 
 _TYPES: Final = {
@@ -105,7 +105,7 @@ def glue(found: Table, settings: Settings) -> dict[str, Any]:
     """What boto3's `glue.create_table` takes. Athena finds the months by itself, by projection."""
     location = f"s3://{settings.bucket}/{settings.folder(found.name)}"
     return {
-        "DatabaseName": SCHEMA,
+        "DatabaseName": settings.glue_database,
         "TableInput": {
             "Name": found.external,
             "Description": f"Partitions of {found.name} that were archived",
@@ -135,6 +135,14 @@ def glue(found: Table, settings: Settings) -> dict[str, Any]:
             },
         },
     }
+
+
+def schema(settings: Settings) -> str:
+    """What the external schema has to be, as a remark: the role is the warehouse's, which nobody here knows."""
+    return (
+        f"-- once: CREATE EXTERNAL SCHEMA {SCHEMA} FROM DATA CATALOG DATABASE '{settings.glue_database}'"
+        " IAM_ROLE 'arn:aws:iam::…';"
+    )
 
 
 def spectrum(found: Table, settings: Settings) -> str:

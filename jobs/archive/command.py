@@ -33,7 +33,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], ru
         help="closed partitions to Parquet in S3, read back and compared; past their retention detached",
         description="Archive what is due: closed partitions of tables with archive_first (ops.partition_policies)."
         " The same as `run archive-partitions`, of some partitions if you name them. ARCHIVE_BUCKET names the bucket,"
-        " PARTITION_PREFIX the folder in it (default partitions), KMS_KEY_ID the key; all else is boto3's own.",
+        " PARTITION_PREFIX the folder in it (default partitions), KMS_KEY_ID the key, GLUE_DATABASE the database of"
+        " --ddl (default archive); all else is boto3's own.",
     )
     one.add_argument("--table", metavar="T", help="only of this table (eav.entity_values_ts)")
     one.add_argument("--partition", metavar="P", help="only this one, as soon as it is closed")
@@ -125,7 +126,9 @@ def _ddl(args: argparse.Namespace) -> int:
         names = [args.table] if args.table else catalogue.tables(connection)
         found = [catalogue.table(connection, name) for name in names]
     if args.ddl == "spectrum":
-        print("\n\n".join(catalogue.spectrum(one, settings) for one in found))
+        print(
+            "\n\n".join([catalogue.schema(settings), *(catalogue.spectrum(one, settings) for one in found)])
+        )
     else:
         made = [catalogue.glue(one, settings) for one in found]
         print(orjson.dumps(made[0] if args.table else made, option=orjson.OPT_INDENT_2).decode())

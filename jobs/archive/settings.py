@@ -21,6 +21,8 @@ class Settings:
     kms_key_id: str | None = None
     leave: bool = False
     """Partitions past their retention are detached, and so dropped, once they are archived."""
+    glue_database: str = "archive"
+    """Of the catalogue, where `--ddl` has the tables."""
 
     @property
     def mark(self) -> str:
@@ -47,7 +49,10 @@ class Settings:
 
 
 def settings(environment: Mapping[str, str] = os.environ) -> Settings | None:
-    """ARCHIVE_BUCKET, PARTITION_PREFIX, KMS_KEY_ID, PARTITIONS_LEAVE; None without a bucket. Raises JobsError."""
+    """ARCHIVE_BUCKET, PARTITION_PREFIX, KMS_KEY_ID, PARTITIONS_LEAVE, GLUE_DATABASE; None without a bucket.
+
+    Raises JobsError.
+    """
     bucket = environment.get("ARCHIVE_BUCKET", "")
     if not bucket:
         return None
@@ -57,7 +62,10 @@ def settings(environment: Mapping[str, str] = os.environ) -> Settings | None:
     leave = environment.get("PARTITIONS_LEAVE", "").lower() or "false"
     if leave not in ("true", "false"):
         raise JobsError(f"PARTITIONS_LEAVE must be true or false, got {leave!r}")
-    return Settings(bucket, prefix, environment.get("KMS_KEY_ID") or None, leave == "true")
+    database = environment.get("GLUE_DATABASE") or "archive"
+    if not re.fullmatch(r"[a-z0-9_]{1,255}", database):
+        raise JobsError(f"GLUE_DATABASE must be lower-case letters, digits and underscores, got {database!r}")
+    return Settings(bucket, prefix, environment.get("KMS_KEY_ID") or None, leave == "true", database)
 
 
 def required(environment: Mapping[str, str] = os.environ) -> Settings:

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver.settings import Settings as ArchiverSettings
-from infra.archive import ARCHIVES, MANIFESTS, PARTITIONS, UNVERIFIED, key_statements
+from infra.archive import ARCHIVES, MANIFESTS, PARTITIONS, STAGED, UNVERIFIED, key_statements
 from infra.errors import SettingsError
 from infra.graph import ROOT, read_config, record
 from infra.settings import load
 from jobs.archive.settings import Settings as JobSettings
 from tests.infra.conftest import graph_of
+from tests.infra.policies import statements
 
 if TYPE_CHECKING:
     from infra.graph import Graph
@@ -230,7 +231,7 @@ def test_no_version_of_an_archived_partition_expires(graph: Graph) -> None:
         for rule in rules(graph, "archive-partitions")
         if "noncurrentVersionExpiration" in rule
     ]
-    assert expiring == [UNVERIFIED]
+    assert expiring == [UNVERIFIED, STAGED]
     moved = [
         one["storageClass"]
         for rule in rules(graph, "archive-partitions")
@@ -243,6 +244,17 @@ def test_what_was_not_verified_is_gone_after_a_week(graph: Graph) -> None:
     key = f"{UNVERIFIED}attempt/p-1.parquet"
     assert tier(graph, "archive-partitions", key, 6) == "STANDARD"
     assert tier(graph, "archive-partitions", key, 7) is None
+
+
+def test_what_copy_loads_is_gone_after_a_week_and_its_versions_a_day_later(graph: Graph) -> None:
+    key = f"{STAGED}entities/1.csv.gz"
+    assert tier(graph, "archive-partitions", key, 6) == "STANDARD"
+    assert tier(graph, "archive-partitions", key, 7) is None
+    (rule,) = [one for one in rules(graph, "archive-partitions") if one["filter"]["prefix"] == STAGED]
+    assert rule["noncurrentVersionExpiration"] == {"noncurrentDays": 1}
+    # What the role of COPY may read is what goes.
+    policy = statements(graph, "warehouse-copy-policy")["ReadThePrefix"]
+    assert [arn.partition("/")[2] for arn in policy["Resource"]] == [f"{STAGED}*"]
 
 
 @pytest.mark.parametrize("bucket", BUCKETS)

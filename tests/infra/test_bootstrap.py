@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
 
-from infra import bootstrap
+from infra import bootstrap, image
 from infra.bootstrap import Bootstrap
 from infra.errors import InfraError
+from infra.settings import STACKS
+from tests.infra.conftest import graph_of
 
 REGION = "eu-central-1"
 REPOSITORY = "example/eav-platform"
@@ -65,7 +70,7 @@ def test_what_somebody_changed_is_put_right(account: Any) -> None:
 
 def test_only_this_repository_may_take_the_roles(account: Any) -> None:
     states(account, execute=True)
-    for name in ("eav-ci-preview", "eav-ci-dev", "eav-ci-staging", "eav-ci-prod"):
+    for name in ("eav-ci-preview", "eav-ci-image", "eav-ci-dev", "eav-ci-staging", "eav-ci-prod"):
         trust = account.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
         (statement,) = trust["Statement"]
         subjects = statement["Condition"]["StringEquals"][f"{bootstrap.ISSUER}:sub"]
@@ -81,6 +86,45 @@ def test_a_preview_changes_no_state(account: Any) -> None:
     ]
     writes = [one["Resource"] for one in policy["Statement"] if "s3:PutObject" in one["Action"]]
     assert writes == [["arn:aws:s3:::eav-pulumi-state-123456789012/.pulumi/locks/*"]]
+
+
+def document(account: Any, role: str) -> Any:
+    return account.client("iam").get_role_policy(RoleName=role, PolicyName=role)["PolicyDocument"]
+
+
+def test_who_builds_images_pushes_them_to_the_registry_of_the_first_stack_and_does_nothing_else(
+    account: Any,
+) -> None:
+    states(account, execute=True)
+    login, push = document(account, "eav-ci-image")["Statement"]
+    assert login["Action"] == ["ecr:GetAuthorizationToken"]
+    name = graph_of("dev").one("ecr.Repository").inputs["name"]
+    assert push["Resource"] == [f"arn:aws:ecr:*:123456789012:repository/{name}"]
+    assert not any("*" in action or "Delete" in action for action in push["Action"])
+    # What the command calls; the rest is docker's.
+    called = re.findall(r"self\.ecr\.([a-z_]+)\(", Path(image.__file__).read_text(encoding="utf-8"))
+    asked = {"ecr:" + "".join(part.title() for part in call.split("_")) for call in called}
+    assert asked <= {*login["Action"], *push["Action"]}
+    (trust,) = account.client("iam").get_role(RoleName="eav-ci-image")["Role"]["AssumeRolePolicyDocument"][
+        "Statement"
+    ]
+    assert trust["Condition"]["StringEquals"][f"{bootstrap.ISSUER}:sub"] == [
+        f"repo:{REPOSITORY}:ref:refs/heads/main"
+    ]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_who_deploys_may_migrate_with_the_roles_of_that_stack_s_tasks_alone(account: Any, stack: str) -> None:
+    states(account, execute=True)
+    found = {one["Sid"]: one for one in document(account, f"eav-ci-{stack}")["Statement"]}
+    assert {"ecr:*", "ecs:*", "logs:*"} <= set(found["ThePlatformsServices"]["Action"])
+    passed = found["RolesOfThisStack"]
+    assert "iam:PassRole" in passed["Action"]
+    (pattern,) = passed["Resource"]
+    for name in ("task-migrate-role", "tasks-start-role"):
+        role = f"arn:aws:iam::123456789012:role/{graph_of(stack).one('iam.Role', name).inputs['name']}"
+        assert fnmatchcase(role, pattern)
+        assert not fnmatchcase(role.replace(f"-{stack}-", "-other-"), pattern)
 
 
 def test_the_command_says_what_it_did_and_what_comes_next(

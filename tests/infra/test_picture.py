@@ -91,6 +91,15 @@ def test_a_right_is_an_arrow_as_long_as_the_policy_gives_it(prod: Graph) -> None
     assert not any(source == archiver for source, _, _ in less)
 
 
+@pytest.mark.parametrize("stack", STACKS)
+def test_boxes_and_groups_are_told_apart_by_their_names(stack: str) -> None:
+    found = read(stack)
+    named = [(node.title, node.zones if node.kind == "ec2.NatGateway" else ()) for node in found.nodes]
+    assert len(set(named)) == len(named)
+    drawn = {name for name, nodes in found.groups().items() if len(nodes) > 1}
+    assert not drawn & {title for title, _ in named}
+
+
 def test_stacks_differ_in_the_picture_as_they_do_in_fact() -> None:
     kinds = {stack: [node.kind for node in read(stack).nodes] for stack in STACKS}
     assert kinds["prod"].count("rds.Instance") == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from infra import prices
+from infra.publisher import schedule
 from infra.settings import Cost, Warehouse
+from tests.infra.changed import DIGEST, graph
 from tests.infra.conftest import STACKS, graph_of
 
 if TYPE_CHECKING:
@@ -112,6 +115,12 @@ def test_a_later_evening_is_as_many_hours_more(morning: int, evening: int) -> No
     assert awake == pytest.approx(5 * (evening - morning - 0.5) / 168 * 730)
 
 
+def test_a_stack_that_is_up_past_midnight_is_awake_as_long_as_one_that_is_not() -> None:
+    late = Cost(budget_usd=1, rest=True, rest_from="01:00", rest_to="13:00")
+    early = Cost(budget_usd=1, rest=True, rest_from="19:00", rest_to="07:00")
+    assert prices.awake_hours(late) == prices.awake_hours(early) > 0
+
+
 def test_a_warehouse_that_pauses_is_billed_while_it_runs() -> None:
     hours = graph_of("staging").settings.warehouse.running_hours_a_week
     assert 0 < hours < 168
@@ -185,6 +194,57 @@ def test_rest_saves_hours_and_no_storage() -> None:
     )
     assert awake["db.r7g.4xlarge, 730 h"] * 65 / 168 == pytest.approx(resting["db.r7g.4xlarge, 282 h"])
     assert awake["1000 GB gp3"] == resting["1000 GB gp3"]
+
+
+def quantities(bill: Estimate, function: str) -> dict[str, float]:
+    """Of what a function is billed for."""
+    return {
+        line.what: line.quantity
+        for line in bill.lines
+        if (line.kind, line.name) == ("lambda.Function", function)
+    }
+
+
+@given(st.integers(1, 60))
+def test_figures_of_a_stack_that_rests_are_billed_for_the_hours_of_its_schedule(often: int) -> None:
+    from infra.bill import estimate
+    from infra.graph import Graph
+
+    dev = graph_of("dev")
+    monitoring = dev.settings.monitoring.model_copy(update={"publish_minutes": often})
+    changed = dev.settings.model_copy(update={"monitoring": monitoring})
+    expression, _ = schedule(changed)
+    found = re.fullmatch(r"cron\(0/(\d+) (\d+)-(\d+) \? \* MON-FRI \*\)", expression)
+    assert found
+    every, first, last = map(int, found.groups())
+    runs = 5 * (last - first + 1) * len(range(0, 60, every)) / 168 * 730
+    lines = quantities(estimate(Graph(changed, dev.resources)), "publisher")
+    assert lines["requests"] * 1e6 == pytest.approx(runs)
+    (metrics,) = (count for what, count in lines.items() if "custom metrics" in what)
+    assert metrics == pytest.approx(60 * 5 * (last - first + 1) / 168)
+
+
+def test_figures_of_a_stack_that_never_rests_are_billed_around_the_clock() -> None:
+    from infra.bill import estimate
+
+    lines = quantities(estimate(graph_of("prod")), "publisher")
+    assert lines["requests"] * 1e6 == pytest.approx(730 * 60)
+    assert lines["60 custom metrics, 730 h"] == pytest.approx(60)
+
+
+def test_tasks_that_wait_for_an_image_are_priced_as_they_will_run_and_the_bill_says_so() -> None:
+    from infra.bill import estimate
+
+    waiting = estimate(graph_of("dev"))
+    whats = [line.what for line in waiting.lines if line.kind == "ecs.Service"]
+    assert len(whats) == 4
+    assert all(what.endswith("282 h, once an image is set") for what in whats)
+    assert "also while no image is set" in waiting.assumed["tasks_run"][1].why
+    running = estimate(graph("dev", workers={"image_digest": DIGEST}))
+    assert [line.usd for line in running.lines if line.kind == "ecs.Service"] == pytest.approx(
+        [line.usd for line in waiting.lines if line.kind == "ecs.Service"]
+    )
+    assert not any("once an image" in line.what for line in running.lines)
 
 
 def test_a_replica_has_the_storage_of_what_it_copies() -> None:

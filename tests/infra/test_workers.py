@@ -26,6 +26,7 @@ from jobs import login
 from jobs.archive import settings as archive_settings
 from jobs.cli import parser
 from jobs.ingest import kinesis
+from tests.infra import changed
 from tests.infra.changed import DIGEST, with_an_image
 from tests.infra.policies import statements
 from tests.infra.test_postgres import master_arn
@@ -156,6 +157,12 @@ class TestWhatTheJobsMakeOfIt:
         assert found.bucket == graph.one("s3.Bucket", "archive-partitions").outputs["bucket"]
         assert found.kms_key_id == graph.one("kms.Key", "key-archive").outputs["arn"]
         assert found.leave is graph.settings.archive.partitions_leave
+        assert found.glue_database == graph.one("glue.CatalogDatabase").inputs["name"]
+
+    def test_without_a_warehouse_no_catalogue_is_named(self) -> None:
+        found = changed.graph("dev", warehouse={"kind": "none"})
+        assert not found.of_kind("glue.CatalogDatabase")
+        assert "GLUE_DATABASE" not in environment(found, "worker")
 
     def test_the_commands_are_those_of_the_jobs(self, graph: Graph) -> None:
         for task in ("worker", "ingest"):
@@ -319,7 +326,7 @@ class TestRegistry:
 
 
 class TestImage:
-    """jobs/Dockerfile, which no engine builds here: that it fits what the tasks and the jobs expect."""
+    """jobs/Dockerfile as it is written: that it fits what the tasks and the jobs expect. test_image.py builds it."""
 
     TEXT = (ROOT / "jobs/Dockerfile").read_text(encoding="utf-8")
     IGNORE = (ROOT / "jobs/Dockerfile.dockerignore").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs import db
-from jobs.archive import arrow, catalogue, detach, export, folder, parquet, run
+from jobs.archive import arrow, detach, export, folder, parquet, run
 from jobs.archive.arrow import Arrow
 from jobs.archive.export import Export
 from jobs.archive.settings import Settings
@@ -517,9 +517,23 @@ def test_the_files_are_open_and_in_order(
     assert recorded == [(pq.read_metadata(path).num_rows, path.stat().st_size) for path in paths]
 
 
+def test_the_database_of_the_catalogue_is_archive_unless_it_is_named() -> None:
+    assert settings_of({"ARCHIVE_BUCKET": "b"}).glue_database == "archive"  # type: ignore[union-attr]
+    with pytest.raises(
+        JobsError, match=r"^GLUE_DATABASE must be lower-case letters, .* got 'eav-dev-archive'$"
+    ):
+        settings_of({"ARCHIVE_BUCKET": "b", "GLUE_DATABASE": "eav-dev-archive"})
+
+
 def test_the_definitions_fit_the_files(
-    database: Database, bucket: Bucket, jobs: Jobs, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    database: Database,
+    bucket: Bucket,
+    jobs: Jobs,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.setenv("GLUE_DATABASE", "eav_dev_archive")
     with database.session() as connection:
         connection.execute(A_TABLE)
         connection.execute(
@@ -537,6 +551,7 @@ def test_the_definitions_fit_the_files(
     for table in (VALUES, "eav.made_up"):
         assert jobs("archive-partitions", "--ddl", "glue", "--table", table) == 0
         said = json.loads(capsys.readouterr().out)
+        assert said["DatabaseName"] == "eav_dev_archive"
         (path,) = bucket.fetch(tmp_path, f"partitions/table={table}/")
         listed = said["TableInput"]["StorageDescriptor"]["Columns"]
         schema = pq.read_schema(path)
@@ -549,10 +564,14 @@ def test_the_definitions_fit_the_files(
 
         glue = boto3.client("glue")
         if table == VALUES:
-            glue.create_database(DatabaseInput={"Name": catalogue.SCHEMA})
+            glue.create_database(DatabaseInput={"Name": "eav_dev_archive"})
         glue.create_table(**said)
     assert jobs("archive-partitions", "--ddl", "spectrum", "--table", VALUES) == 0
     said = capsys.readouterr().out
+    first, _, said = said.partition("\n\n")
+    assert first.startswith(
+        "-- once: CREATE EXTERNAL SCHEMA archive FROM DATA CATALOG DATABASE 'eav_dev_archive'"
+    )
     assert said.startswith('CREATE EXTERNAL TABLE archive.eav_entity_values_ts (\n    "tenant_id" bigint,\n')
     assert '"value_number" double precision,\n    "value_number__exact" varchar(65535)' in said
     assert "ADD IF NOT EXISTS PARTITION (year = 2020, month = 3)" in said
