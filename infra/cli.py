@@ -31,6 +31,12 @@ COMMANDS: Final = {
     ),
     "bundle": ("infra.bundle", "what the Lambda functions run, where it is missing or out of date"),
     "checklist": ("infra.checklist", "the checks before and after a deployment"),
+    "restore": ("infra.restore", "the database as it was at a point in time: beside it, or in its place"),
+    "upgrade": ("infra.blue_green", "a major version of PostgreSQL by blue/green, step by step"),
+    "adopt-instances": (
+        "infra.adopt",
+        "an exported stack, with the instances that took the place of others",
+    ),
 }
 """Name → module, what it does."""
 
