@@ -41,15 +41,21 @@ def adopt(state: Mapping[str, Any], taken: Mapping[str, str]) -> tuple[dict[str,
     instances = {str(one.get("id")): one for one in deployment["resources"] if one.get("type") == TYPE}
     for old, new in taken.items():
         if new in instances:
-            raise InfraError(f"{new} is {_name(instances[new])} already, in place of {old}: nothing was changed")
+            raise InfraError(
+                f"{new} is {_name(instances[new])} already, in place of {old}: nothing was changed"
+            )
         if old not in instances:
-            raise InfraError(f"{old} is no instance of this stack{_where(old, deployment['resources'], instances)}")
+            raise InfraError(
+                f"{old} is no instance of this stack{_where(old, deployment['resources'], instances)}"
+            )
     lines = []
     for old, new in taken.items():
         found = instances[old]
         outputs = found.get("outputs")
         if not isinstance(outputs, dict) or outputs.get("resourceId") != old:
-            raise InfraError(f"{_name(found)}: id is {old}, resourceId is not: pulumi refresh first, then export again")
+            raise InfraError(
+                f"{_name(found)}: id is {old}, resourceId is not: pulumi refresh first, then export again"
+            )
         found["id"] = outputs["resourceId"] = new
         if outputs.get("id") == old:
             outputs["id"] = new
@@ -60,7 +66,9 @@ def adopt(state: Mapping[str, Any], taken: Mapping[str, str]) -> tuple[dict[str,
 def _check_ids(taken: Mapping[str, str]) -> None:
     for one in (*taken, *taken.values()):
         if not RESOURCE_ID.fullmatch(one):
-            raise InfraError(f"{one!r} is no DbiResourceId: db- and 10 to 40 capital letters and digits, all of it")
+            raise InfraError(
+                f"{one!r} is no DbiResourceId: db- and 10 to 40 capital letters and digits, all of it"
+            )
     if len(set(taken.values())) != len(taken):
         raise InfraError("two instances cannot be replaced by the same one")
 

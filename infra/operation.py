@@ -130,12 +130,14 @@ def _carry_out(step: Step, found: Found, say: Callable[[str], None], patience: P
         if (line := f"{found.detail} ({(now - began) / 60:.0f} min)") != told:
             told = line
             say(f"{step.title}: {line}")
-        if found.state == "next" and asked is None:
+        if found.state == "waits":
+            patience.sleep(patience.every)
+        elif asked is None:
             assert step.do is not None, step.title
             step.do()
             asked = patience.clock()
-        elif found.state == "next" and asked is not None and now - asked > SETTLE_SECONDS:
-            raise InfraError(f"{step.title}: asked for and not seen after {SETTLE_SECONDS} s: run this again")
+        elif now - asked > SETTLE_SECONDS:
+            raise InfraError(f"asked for and not seen after {SETTLE_SECONDS} s: run this again")
         else:
             patience.sleep(patience.every)
         found = step.look()
@@ -175,7 +177,9 @@ class Site:
     @cached_property
     def primary(self) -> str:
         """The identifier of the primary."""
-        (found,) = (one for one in self.graph.of_kind("rds.Instance") if "replicateSourceDb" not in one.inputs)
+        (found,) = (
+            one for one in self.graph.of_kind("rds.Instance") if "replicateSourceDb" not in one.inputs
+        )
         return str(found.inputs["identifier"])
 
     @cached_property
@@ -285,9 +289,10 @@ class Site:
                 "DATABASE_URL is not set: eav_admin's, through the bastion (docs/deploy.md), to the writer"
             )
         try:
-            with db.translated(self.database_url), db.connect(
-                self.database_url, None, "python -m infra"
-            ) as connection:
+            with (
+                db.translated(self.database_url),
+                db.connect(self.database_url, None, "python -m infra") as connection,
+            ):
                 yield connection
         except JobsError as error:
             raise InfraError(f"database: {error}") from None
@@ -300,19 +305,22 @@ class Site:
     def adopted(self, instance: Instance, *, major: int | None = None) -> Found:
         """Whether `eav.adopt_staging()` has run on this instance, by ops.job_runs."""
         since = instance["InstanceCreateTime"]
-        ((version, started, last),) = self.ask(
-            "SELECT current_setting('server_version_num')::int / 10000, pg_postmaster_start_time(), ("
-            " SELECT max(r.finished_at) FROM ops.job_runs AS r"
-            " WHERE r.job = 'adopt-staging' AND r.status = 'ok' AND r.started_at >= %s)",
-            since,
-        )
+        with self.database() as connection:
+            version = server_major(connection)
+            ((started, last),) = connection.execute(
+                "SELECT pg_postmaster_start_time(), (SELECT max(r.finished_at) FROM ops.job_runs AS r"
+                " WHERE r.job = 'adopt-staging' AND r.status = 'ok' AND r.started_at >= %s)",
+                [since],
+            ).fetchall()
         if (major is not None and version != major) or started < since:
             return by_hand(
                 f"DATABASE_URL must lead to {instance['DBInstanceIdentifier']} ({instance['DbiResourceId']}):"
                 f" the server there is PostgreSQL {version}, started {started:%F %T}"
             )
         if last is None:
-            return todo("SELECT eav.adopt_staging(): staging as after a crash, producers go back to their position")
+            return todo(
+                "SELECT eav.adopt_staging(): staging as after a crash, producers go back to their position"
+            )
         return done(f"{last:%F %T} UTC")
 
     def adopt(self) -> None:
@@ -323,6 +331,11 @@ class Site:
                 raise InfraError("another adopt-staging is going on")
             ((rows,),) = connection.execute("SELECT eav.adopt_staging()").fetchall()
             connection.execute("SELECT ops.job_end(%s, %s)", [number, rows])
+
+
+def server_major(connection: db.Connection) -> int:
+    """The major version of the server."""
+    return connection.info.server_version // 10000
 
 
 def tags_of(instance: Instance) -> dict[str, str]:
@@ -355,7 +368,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def carry_out(
-    options: argparse.Namespace, heading: str, plan: Callable[[Site], Sequence[Step]], *, site: Site | None = None
+    options: argparse.Namespace,
+    heading: str,
+    plan: Callable[[Site], Sequence[Step]],
+    *,
+    site: Site | None = None,
 ) -> int:
     """Run the steps as `options` say and print them; the exit code. Raises InfraError."""
 

@@ -30,7 +30,12 @@ from infra.operation import (
 
 TO: Final = f"{TAG}restored-to"
 REPLACED: Final = f"{TAG}replaced-by"
-SETTLED: Final = ("available", "backing-up", "configuring-enhanced-monitoring", "configuring-iam-database-auth")
+SETTLED: Final = (
+    "available",
+    "backing-up",
+    "configuring-enhanced-monitoring",
+    "configuring-iam-database-auth",
+)
 """States in which an instance works and a change of name is over."""
 
 
@@ -198,7 +203,9 @@ class Restore:
         if old is None and self._made()["DBInstanceIdentifier"] == self.name:
             return done("it was, and is gone")
         if old is None:
-            return todo(f"rename; {self.name} answers to nobody from here to the end of the next step, some minutes")
+            return todo(
+                f"rename; {self.name} answers to nobody from here to the end of the next step, some minutes"
+            )
         if old["DBInstanceStatus"] not in SETTLED:
             return waits(f"{self.old_name} is {old['DBInstanceStatus']}")
         return done(f"{old['DbiResourceId']}, with all that came after {self.moment}")

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
 from moto import mock_aws
+from moto.ecs.models import ecs_backends
 from moto.rds import models
 
 from infra.adopt import adopt
 from infra.graph import Graph
 from infra.operation import Line, Patience, Site, Step, run
 
+ACCOUNT = "123456789012"
 LONG_AGO = datetime.now(UTC) - timedelta(days=365)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """As if the process had been."""
 
 
@@ -37,8 +41,11 @@ class Running:
     database_url: str | None
     state: dict[str, Any] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
-    kill_at: int | None = None
-    """At which change the process is killed: before it is asked for if even, after it if odd, of 2 n."""
+    mortal: bool = False
+    """Each step, and each change that AWS is asked for, is killed once before it and once after it."""
+    deaths: set[tuple[str, ...]] = field(default_factory=set)
+    offered: str = "18.1"
+    """The version that RDS can upgrade to."""
     slept: Callable[[], None] = lambda: None
     minutes: float = 0.0
 
@@ -53,12 +60,48 @@ class Running:
             assert self.minutes < 600, "it waits for ever"
             self.slept()
 
+        def mortal(step: Step) -> Step:
+            def do() -> None:
+                self.die("before", step.title)
+                assert step.do is not None
+                step.do()
+                self.die("after", step.title)
+
+            return Step(step.title, step.look, do if step.do else None)
+
         patience = Patience(every=60, sleep=sleep, clock=lambda: self.minutes * 60)
-        return run(steps(self.site()), execute=execute, say=lambda line: None, patience=patience)
+        found = [mortal(step) for step in steps(self.site())]
+        return run(found, execute=execute, say=lambda line: None, patience=patience)
+
+    def die(self, *where: str) -> None:
+        """Once in each place."""
+        if self.mortal and where not in self.deaths:
+            self.deaths.add(where)
+            raise KilledError
+
+    def to_the_end(
+        self, steps: Callable[[Site], Sequence[Step]], person: Callable[[Line], object], most: int = 100
+    ) -> None:
+        """Run it again and again, as often as it dies; `person` does what it says is a person's."""
+        for _ in range(most):
+            try:
+                left = next((line for line in self.run(steps) if line.state != "done"), None)
+            except KilledError:
+                continue
+            if left is None:
+                return
+            assert left.state == "by hand", left
+            person(left)
+        raise AssertionError("it comes to no end")
 
     @cached_property
     def rds(self) -> Any:
         return self.session.client("rds")
+
+    @property
+    def backend(self) -> Any:
+        """The emulator's own, for what its API cannot say."""
+        return models.rds_backends[ACCOUNT][self.graph.settings.region]
 
     def instances(self) -> dict[str, str]:
         """Identifier → DbiResourceId."""
@@ -66,6 +109,23 @@ class Running:
         return {one["DBInstanceIdentifier"]: one["DbiResourceId"] for one in found}
 
     # -- what a person does ----------------------------------------------------------------------------------
+
+    def make_group(self, name: str, family: str) -> None:
+        """A parameter group as RDS shows it: the program's values and RDS's own."""
+        self.rds.create_db_parameter_group(
+            DBParameterGroupName=name, DBParameterGroupFamily=family, Description="of this stack"
+        )
+        values = {
+            "shared_preload_libraries": "pg_stat_statements,pg_cron,pgaudit",
+            "rds.extensions": "pg_partman, pg_cron, pg_stat_statements, pgaudit, plpgsql",
+        }
+        self.rds.modify_db_parameter_group(
+            DBParameterGroupName=name,
+            Parameters=[
+                {"ParameterName": one, "ParameterValue": value, "ApplyMethod": "pending-reboot"}
+                for one, value in values.items()
+            ],
+        )
 
     def let_in(self, *resources: str) -> None:
         """`also_connect`, as `pulumi up` carries it out."""
@@ -80,13 +140,8 @@ class Running:
 
     def scale(self, count: int) -> None:
         """`workers.workers` and `workers.ingesters`, as `pulumi up` carries them out."""
-        for backend in self._ecs().values():
-            backend.desired_count = backend.running_count = count
-
-    def _ecs(self) -> dict[str, Any]:
-        from moto.ecs.models import ecs_backends
-
-        return dict(ecs_backends["123456789012"][self.graph.settings.region].services)
+        for service in ecs_backends[ACCOUNT][self.graph.settings.region].services.values():
+            service.desired_count = service.running_count = count
 
     def import_adopted(self, detail: str) -> None:
         """Does what a by-hand line says of the state."""
@@ -95,10 +150,9 @@ class Running:
 
     def replace_replicas(self) -> None:
         """Replicas are made anew, of what bears the primary's name now."""
-        backend = models.rds_backends["123456789012"][self.graph.settings.region]
         for one in self.graph.of_kind("rds.Instance"):
             if "replicateSourceDb" in one.inputs:
-                backend.databases[one.inputs["identifier"]].source_db_instance_identifier = one.inputs[
+                self.backend.databases[one.inputs["identifier"]].source_db_instance_identifier = one.inputs[
                     "replicateSourceDb"
                 ]
 
@@ -131,40 +185,97 @@ def running(
 
 
 def _mend(patch: pytest.MonkeyPatch) -> None:
-    """What the emulator leaves out: all its instances have one DbiResourceId, and were made just now."""
+    """What the emulator leaves out: ids that differ, green replicas, and space in a parameter group for AWS's own."""
     original = models.DBInstance.__init__
 
     def made(self: Any, *arguments: Any, **settings: Any) -> None:
         original(self, *arguments, **settings)
-        self.dbi_resource_id = f"db-{uuid4().hex[:26].upper()}"
+        self.dbi_resource_id = new_id()
         # Before the server of these tests was started, as a server of RDS is started after its instance was made.
         self.instance_create_time = LONG_AGO
 
     patch.setattr(models.DBInstance, "__init__", made)
+    patch.setattr(models, "BlueGreenDeployment", WithReplicas)
+    delete = models.RDSBackend.delete_blue_green_deployment
+
+    def delete_all(self: Any, blue_green_deployment_identifier: str, delete_target: bool = False) -> Any:
+        found = delete(self, blue_green_deployment_identifier, delete_target)
+        members = found.members if isinstance(found, WithReplicas) else ()
+        for _, green in members if delete_target else ():
+            assert not green.deletion_protection
+            del self.databases[green.db_instance_identifier]
+        return found
+
+    patch.setattr(models.RDSBackend, "delete_blue_green_deployment", delete_all)
+
+
+def new_id() -> str:
+    """A DbiResourceId."""
+    return f"db-{uuid4().hex[:26].upper()}"
+
+
+class WithReplicas(models.BlueGreenDeployment):
+    """The emulator makes a green primary; RDS makes a green instance for each."""
+
+    def __init__(self, backend: Any, *arguments: Any, **settings: Any) -> None:
+        self.members: list[tuple[Any, Any]] = []
+        super().__init__(backend, *arguments, **settings)
+        blue, green = (backend.find_db_from_id(one) for one in (self.source, self.target))
+        for name in blue.replicas:
+            made = copy.copy(green)
+            made.dbi_resource_id, made.db_instance_identifier = new_id(), self._generate_green_id(name)
+            made.source_db_instance_identifier = green.db_instance_identifier
+            backend.databases[made.db_instance_identifier] = made
+            self.members.append((backend.databases[name], made))
+        self.set_status(self.SupportedStates.AVAILABLE)
+
+    def set_status(self, value: Any) -> None:
+        super().set_status(value)
+        self.switchover_details += [
+            models.SwitchoverDetails(blue.arn, green.arn, self.status) for blue, green in self.members
+        ]
+
+    def switchover(self) -> None:
+        super().switchover()
+        databases = self.backend.databases
+        for blue, green in self.members:
+            name = blue.db_instance_identifier
+            for one, to in ((blue, f"{name}-old1"), (green, name)):
+                del databases[one.db_instance_identifier]
+                one.db_instance_identifier = to
+                databases[to] = one
+        self.set_status(self.SupportedStates.SWITCHOVER_COMPLETED)
 
 
 def _watch(found: Running, patch: pytest.MonkeyPatch) -> None:
-    """Count what changes anything, and kill where it is asked for."""
+    """Count what changes anything, kill where it is asked for, and answer what the emulator cannot."""
     client = found.session.client
+    last: list[str] = []
+
+    def is_change(model: Any) -> bool:
+        return not model.name.startswith(("Describe", "List", "Get"))
+
+    def before(model: Any, params: Any, **_: Any) -> None:
+        if is_change(model):
+            last[:] = ["before", model.name, str(params["body"].get("DBInstanceIdentifier"))]
+            found.die(*last)
+            found.changes.append(model.name)
+
+    def after(model: Any, **_: Any) -> None:
+        if is_change(model):
+            found.die("after", *last[1:])
+
+    def versions(params: Any, **_: Any) -> Any:
+        target = {"Engine": "postgres", "EngineVersion": found.offered, "IsMajorVersionUpgrade": True}
+        version = {"EngineVersion": params["body"]["EngineVersion"], "ValidUpgradeTarget": [target]}
+        return SimpleNamespace(status_code=200), {"DBEngineVersions": [version]}
 
     def watched(name: str, **settings: Any) -> Any:
         made = client(name, **settings)
-
-        def is_change(model: Any) -> bool:
-            return name == "rds" and not model.name.startswith(("Describe", "List"))
-
-        def before(model: Any, **_: Any) -> None:
-            if is_change(model):
-                found.changes.append(model.name)
-                if found.kill_at == 2 * (len(found.changes) - 1):
-                    raise Killed
-
-        def after(model: Any, **_: Any) -> None:
-            if is_change(model) and found.kill_at == 2 * (len(found.changes) - 1) + 1:
-                raise Killed
-
-        made.meta.events.register("before-call.*.*", before)
-        made.meta.events.register("after-call.*.*", after)
+        if name == "rds":
+            made.meta.events.register("before-call.rds.DescribeDBEngineVersions", versions)
+            made.meta.events.register("before-call.rds", before)
+            made.meta.events.register("after-call.rds", after)
         return made
 
     patch.setattr(found.session, "client", watched)
@@ -175,21 +286,17 @@ def _build(found: Running, *, managed: bool) -> None:
     ec2 = found.session.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnets = [
-        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n}.0/24", AvailabilityZone=f"{graph.settings.region}{zone}")[
-            "Subnet"
-        ]["SubnetId"]
+        ec2.create_subnet(
+            VpcId=vpc, CidrBlock=f"10.0.{n}.0/24", AvailabilityZone=f"{graph.settings.region}{zone}"
+        )["Subnet"]["SubnetId"]
         for n, zone in enumerate("ab")
     ]
+    key = found.session.client("kms").create_key()["KeyMetadata"]["Arn"]
     group = ec2.create_security_group(GroupName="postgres", Description="postgres", VpcId=vpc)["GroupId"]
     for one in graph.of_kind("rds.ParameterGroup"):
-        rds.create_db_parameter_group(
-            DBParameterGroupName=one.inputs["name"],
-            DBParameterGroupFamily=one.inputs["family"],
-            Description="of this stack",
-        )
-    names = {}
+        found.make_group(one.inputs["name"], one.inputs["family"])
     for one in graph.of_kind("rds.SubnetGroup"):
-        names[one.inputs["name"]] = rds.create_db_subnet_group(
+        rds.create_db_subnet_group(
             DBSubnetGroupName=one.inputs["name"], DBSubnetGroupDescription="database", SubnetIds=subnets
         )
     for one in graph.of_kind("rds.Instance"):
@@ -200,8 +307,7 @@ def _build(found: Running, *, managed: bool) -> None:
                 SourceDBInstanceIdentifier=inputs["replicateSourceDb"],
                 DBInstanceClass=inputs["instanceClass"],
             )
-            backend = models.rds_backends["123456789012"][graph.settings.region]
-            backend.databases[inputs["identifier"]].dbi_resource_id = f"db-{uuid4().hex[:26].upper()}"
+            found.backend.databases[inputs["identifier"]].dbi_resource_id = new_id()
             continue
         master: dict[str, Any] = (
             {"ManageMasterUserPassword": True} if managed else {"MasterUserPassword": uuid4().hex}
@@ -211,6 +317,8 @@ def _build(found: Running, *, managed: bool) -> None:
             DBInstanceClass=inputs["instanceClass"],
             Engine="postgres",
             EngineVersion=f"{graph.settings.postgres.major}.4",
+            StorageEncrypted=True,
+            KmsKeyId=key,
             AllocatedStorage=int(inputs["allocatedStorage"]),
             MaxAllocatedStorage=int(inputs["maxAllocatedStorage"]),
             StorageType="gp3",
@@ -246,7 +354,9 @@ def _build(found: Running, *, managed: bool) -> None:
         iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=text)
     ecs = found.session.client("ecs")
     ecs.create_cluster(clusterName=graph.of_kind("ecs.Service")[0].inputs["cluster"].rsplit("/", 1)[-1])
-    ecs.register_task_definition(family="task", containerDefinitions=[{"name": "task", "image": "task", "memory": 64}])
+    ecs.register_task_definition(
+        family="task", containerDefinitions=[{"name": "task", "image": "task", "memory": 64}]
+    )
     for one in graph.of_kind("ecs.Service"):
         ecs.create_service(
             cluster=one.inputs["cluster"].rsplit("/", 1)[-1],
@@ -271,5 +381,7 @@ def exported(found: Running) -> dict[str, Any]:
             }
         )
     role, _, text = connecting(found.graph)[0]
-    resources.append({"urn": f"urn::{role}", "type": "aws:iam/rolePolicy:RolePolicy", "id": role, "inputs": text})
+    resources.append(
+        {"urn": f"urn::{role}", "type": "aws:iam/rolePolicy:RolePolicy", "id": role, "inputs": text}
+    )
     return {"version": 3, "deployment": {"resources": resources}}
