@@ -117,7 +117,7 @@ class Restore:
             return refused(f"{self.moment} is in the future")
         base = self.site.existing(self.name)
         earliest, latest = self._window(base)
-        if latest is None:
+        if latest is None or not base.get("BackupRetentionPeriod"):
             return refused(f"{self.name} has no backup (backup_days)")
         if earliest and self.to < earliest:
             return refused(f"{self.moment} is before {earliest:%FT%TZ}, the first that backups reach")

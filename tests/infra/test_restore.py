@@ -169,36 +169,36 @@ def test_what_is_not_adopted_here_is_not_taken_for_adopted(stack: Running, datab
     assert site.adopted(instance).state == "by hand"
 
 
-@pytest.mark.parametrize(
-    ("to", "state", "says"),
-    [
-        (datetime.now(UTC) + timedelta(days=1), "refused", "in the future"),
-        (datetime.now(UTC) - timedelta(days=40), "refused", "the first that backups reach"),
-        (datetime.now(UTC) - timedelta(minutes=4), "waits", "every five minutes"),
-    ],
-    ids=["future", "too early", "too late"],
-)
-def test_a_time_that_backups_do_not_reach(
-    aws_only: Running, monkeypatch: pytest.MonkeyPatch, to: datetime, state: str, says: str
-) -> None:
+def test_a_time_that_backups_do_not_reach(aws_only: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     now = datetime.now(UTC)
     window = {"EarliestTime": now - timedelta(days=35), "LatestTime": now - timedelta(minutes=5)}
+    other = {"EarliestTime": now - timedelta(days=99), "LatestTime": now}
     site = aws_only.site()
-    resource = aws_only.instances()[NAME]
+    backups = [
+        {"DbiResourceId": "db-OFTHENAMEBEFORE", "RestoreWindow": other},
+        {"DbiResourceId": aws_only.instances()[NAME], "RestoreWindow": window},
+    ]
     # The emulator has the backups and not their window.
     monkeypatch.setattr(
         site.rds,
         "describe_db_instance_automated_backups",
-        lambda **_: {
-            "DBInstanceAutomatedBackups": [
-                {"DbiResourceId": "db-OFBEFORE0001", "RestoreWindow": {"EarliestTime": to, "LatestTime": to}},
-                {"DbiResourceId": resource, "RestoreWindow": window},
-            ]
-        },
+        lambda **_: {"DBInstanceAutomatedBackups": backups},
     )
-    found = Restore(site, to.replace(microsecond=0)).steps(take_over=False)[0].look()
-    assert found.state == state
-    assert says in found.detail
+
+    def look(ago: timedelta) -> tuple[str, str]:
+        found = Restore(site, now - ago).steps(take_over=False)[0].look()
+        return found.state, found.detail
+
+    state, detail = look(timedelta(days=-1))
+    assert (state, "in the future" in detail) == ("refused", True)
+    state, detail = look(timedelta(days=40))
+    assert (state, "the first that backups reach" in detail) == ("refused", True)
+    state, detail = look(timedelta(minutes=4))
+    assert (state, "every five minutes" in detail) == ("waits", True)
+    assert look(timedelta(days=34))[0] == "done"
+    del backups[:]
+    aws_only.backend.databases[NAME].backup_retention_period = 0
+    assert look(timedelta(days=34)) == ("refused", f"{NAME} has no backup (backup_days)")
 
 
 def test_another_restore_or_an_old_instance_is_in_the_way(aws_only: Running) -> None:

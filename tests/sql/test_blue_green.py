@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from infra.blue_green import Upgrade
+from infra.blue_green import HINDRANCES, Upgrade
 from infra.operation import Site
 from jobs.schedule import schedule
 from local.cluster import free_port, start_on_free_port, temporary_folder
@@ -66,7 +66,8 @@ class Pair:
 
     def caught_up(self) -> None:
         """Until green has all that blue has committed so far."""
-        written = self.blue.one("SELECT pg_current_wal_insert_lsn()::text")
+        # A commit that goes to green and waits for the disk: behind it nothing need follow for a while.
+        written = self.blue.one("SELECT pg_logical_emit_message(true, '', '')::text")
         until(
             lambda: self.blue.one(
                 "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s",
@@ -138,6 +139,8 @@ def send(database: Database, path: Path, first: int, last: int, *options: str) -
 def test_every_value_is_there_once_after_the_switch(pairs: dict[str, Pair], tmp_path: Path) -> None:
     pair, path = pairs["switched"], tmp_path / "values.ndjson"
     upgrade = pair.upgrade(pair.blue)
+    (slots,) = (query for what, query in HINDRANCES.items() if what.startswith("logical slots"))
+    assert (pair.slot,) in pair.blue.all(slots)
     upgrade._hold()
     assert send(pair.blue, path, 1, 300, "--flush") == 300
     attribute = pair.blue.one("SELECT attribute_id FROM eav.attributes WHERE name = 'n'")
