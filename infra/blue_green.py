@@ -161,6 +161,10 @@ class Upgrade:
             ),
             Step("statistics", self._analyzed, self._analyze),
             Step("partitions are made and leave again", self._let_go, self._release),
+            Step(
+                "the archive is taken over",
+                lambda: self.site.archive_adopted(self.site.existing(self.name)),
+            ),
             Step("the stack knows the instances", self._known),
             Step(f"the group of version {self.major} is in use", self._regrouped),
             *([Step("the password is AWS's again", self._managed, self._manage)] if managed else []),

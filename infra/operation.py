@@ -323,6 +323,19 @@ class Site:
             )
         return done(f"{last:%F %T} UTC")
 
+    def archive_adopted(self, instance: Instance) -> Found:
+        """Whether the folder of archived partitions was taken over by this database, by ops.archive_stores."""
+        ((stores, stale),) = self.ask(
+            "SELECT count(*), count(*) FILTER (WHERE s.claimed_at < %s OR s.adopting_at IS NOT NULL"
+            " OR s.identity <> ops.archive_identity()) FROM ops.archive_stores AS s",
+            instance["InstanceCreateTime"],
+        )
+        if stale:
+            return by_hand(
+                "python -m jobs archive-partitions --adopt, with ARCHIVE_BUCKET: until then no partition is archived"
+            )
+        return done("it is" if stores else "nothing was archived")
+
     def adopt(self) -> None:
         """`eav.adopt_staging()`, and the record of it, both or neither."""
         with self.database() as connection, connection.transaction():

@@ -63,6 +63,7 @@ class Restore:
             Step(f"{self.name} becomes {self.old_name}", self._aside, self._set_aside),
             Step(f"{self.made_name} becomes {self.name}", self._in_place, self._put_in_place),
             Step("staging is adopted", lambda: self.site.adopted(self._made()), self.site.adopt),
+            Step("the archive is taken over", lambda: self.site.archive_adopted(self._made())),
             Step("the stack knows the instance", self._known),
             Step("replicas are of it", self._replicas),
             Step("the proxy leads to it", self._proxy),
@@ -255,8 +256,8 @@ class Restore:
         if of_others:
             return by_hand(
                 f"one by one, {', '.join(of_others)}: aws rds modify-db-instance --db-instance-identifier"
-                f" {of_others[0]} --no-deletion-protection --apply-immediately, then pulumi up --target-dependents"
-                " --target-replace URN_OF_THE_REPLICA"
+                f" {of_others[0]} --no-deletion-protection --apply-immediately, then pulumi up --target-replace"
+                " URN_OF_THE_REPLICA"
             )
         return done(", ".join(self.site.replicas) or "there are none")
 

@@ -23,6 +23,7 @@ from moto.rds import models
 from infra.adopt import adopt
 from infra.graph import Graph
 from infra.operation import Line, Patience, Site, Step, run
+from tests.conftest import Database
 
 ACCOUNT = "123456789012"
 LONG_AGO = datetime.now(UTC) - timedelta(days=365)
@@ -137,6 +138,11 @@ class Running:
                     arn, user = statement["Resource"][0].rsplit(":", 1)
                     statement["Resource"] += [f"{arn}:{one}/{user.split('/')[1]}" for one in resources]
             iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document))
+
+    def take_archive_over(self, database: Database) -> None:
+        """What `archive-partitions --adopt` leaves in the database."""
+        database.all("SELECT ops.archive_take_over('bucket', 'partitions')::text")
+        database.all("SELECT ops.archive_taken_over('bucket', 'partitions', gen_random_uuid())::text")
 
     def scale(self, count: int) -> None:
         """`workers.workers` and `workers.ingesters`, as `pulumi up` carries them out."""

@@ -53,8 +53,19 @@ def left(lines: list[Line]) -> Line | None:
     return next((line for line in lines if line.state != "done"), None)
 
 
-def to_the_end(stack: Running) -> None:
+ARCHIVED = """
+    INSERT INTO ops.archive_stores (bucket, prefix, mark, mark_before, identity, claimed_at)
+    VALUES (
+        'bucket', 'partitions', gen_random_uuid(), gen_random_uuid(), ops.archive_identity(),
+        now() - interval '3 years'
+    )
+    RETURNING 1
+"""
+
+
+def to_the_end(stack: Running, database: Database) -> None:
     """With a person who does what it says."""
+    database.all(ARCHIVED)
 
     def person(line: Line) -> None:
         match line.title:
@@ -62,6 +73,8 @@ def to_the_end(stack: Running) -> None:
                 stack.let_in(stack.instances()[f"{NAME}-restored"])
             case "what writes is stopped":
                 stack.scale(0)
+            case "the archive is taken over":
+                stack.take_archive_over(database)
             case "the stack knows the instance":
                 stack.import_adopted(line.detail)
             case "replicas are of it":
@@ -106,7 +119,7 @@ def test_a_restored_instance_is_like_the_one_that_runs_and_goes_again(aws_only: 
 
 def test_the_restored_instance_takes_over(stack: Running, database: Database) -> None:
     before = stack.instances()
-    to_the_end(stack)
+    to_the_end(stack, database)
     after = stack.instances()
     assert after[f"{NAME}-old1"] == before[NAME]
     assert f"{NAME}-restored" not in after
@@ -122,11 +135,11 @@ def test_the_restored_instance_takes_over(stack: Running, database: Database) ->
     assert left(stack.run(undone)).state == "refused"  # type: ignore[union-attr]
 
 
-def test_killed_at_every_step_it_goes_on(stack: Running) -> None:
+def test_killed_at_every_step_it_goes_on(stack: Running, database: Database) -> None:
     """Before each step and change, and when it was done and nobody knows."""
     before = stack.instances()
     stack.mortal = True
-    to_the_end(stack)
+    to_the_end(stack, database)
     after = stack.instances()
     assert after[f"{NAME}-old1"] == before[NAME]
     assert set(after) == {*before, f"{NAME}-old1"}
