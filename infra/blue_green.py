@@ -78,6 +78,10 @@ HINDRANCES: Final = {
     "logical slots, whose readers begin anew afterwards (stop the reader, pg_drop_replication_slot)": (
         "SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'logical'"
     ),
+    # pg_upgrade loads the library of each extension, and this one only by shared_preload_libraries.
+    "an extension that green is made without (python -m jobs cron --remove, DROP EXTENSION; a worker runs the jobs)": (
+        "SELECT extname::text FROM pg_extension WHERE extname = 'pg_cron'"
+    ),
     "prepared transactions (COMMIT PREPARED or ROLLBACK PREPARED)": "SELECT gid FROM pg_prepared_xacts",
     "invalid databases (drop them)": "SELECT datname::text FROM pg_database WHERE datconnlimit = -2",
     "columns of types that pg_upgrade refuses (ALTER them to text)": (
@@ -151,7 +155,7 @@ class Upgrade:
             Step("what writes is stopped", self._before(lambda: self.site.writers(wanted="stopped"))),
             Step("nothing is staged", self._before(self._staged), self._flush),
             Step("green has caught up", self._before(self._caught_up)),
-            Step("the switch", self._before(self._switched_over), self._switch),
+            Step("the switch", self._switched_over, self._switch),
         ]
         after = [
             Step(
@@ -203,8 +207,15 @@ class Upgrade:
         return bool(old and _major(old) < self.major == _major(self.site.existing(self.name)))
 
     def _before(self, look: Callable[[], Found]) -> Callable[[], Found]:
-        """A step that is over with the switch."""
-        return lambda: done("the switch is over") if self._has_switched() else look()
+        """A step that is over with the switch, and when it has begun."""
+
+        def over() -> Found:
+            found = self._deployment()
+            if found and found["Status"] == "SWITCHOVER_IN_PROGRESS":
+                return done("the switch is under way")
+            return done("the switch is over") if self._has_switched() else look()
+
+        return over
 
     def _checked(self, look: Callable[[], Found]) -> Callable[[], Found]:
         """A step that is over when green is there."""
@@ -486,6 +497,8 @@ class Upgrade:
         return done(f"{lag / 2**20:.1f} MiB behind")
 
     def _switched_over(self) -> Found:
+        if self._has_switched():
+            return done("the switch is over")
         found = self._deployment()
         if found is None:
             return refused(f"there is no {self.deployment}")

@@ -30,6 +30,8 @@ from infra.operation import (
 
 TO: Final = f"{TAG}restored-to"
 REPLACED: Final = f"{TAG}replaced-by"
+RATED_GB: Final = 400
+"""From here on gp3 has a rate that can be asked for."""
 SETTLED: Final = (
     "available",
     "backing-up",
@@ -166,17 +168,17 @@ class Restore:
             "EnableIAMDatabaseAuthentication": base["IAMDatabaseAuthenticationEnabled"],
             "EnableCloudwatchLogsExports": base.get("EnabledCloudwatchLogsExports") or [],
             "CopyTagsToSnapshot": base["CopyTagsToSnapshot"],
+            "StorageType": base["StorageType"],
             "AutoMinorVersionUpgrade": base["AutoMinorVersionUpgrade"],
             "Tags": [
                 *(one for one in base.get("TagList") or () if not one["Key"].startswith((TAG, "aws:"))),
                 {"Key": TO, "Value": self.moment},
             ],
         }
-        if base.get("MaxAllocatedStorage"):
-            wanted["MaxAllocatedStorage"] = base["MaxAllocatedStorage"]
-        if base.get("CACertificateIdentifier"):
-            wanted["CACertificateIdentifier"] = base["CACertificateIdentifier"]
-        return wanted
+        optional = ["MaxAllocatedStorage", "CACertificateIdentifier"]
+        if base["AllocatedStorage"] >= RATED_GB:
+            optional += ["Iops", "StorageThroughput"]
+        return wanted | {name: base[name] for name in optional if base.get(name)}
 
     def _looked_at(self) -> Found:
         host = self._made()["Endpoint"]["Address"]

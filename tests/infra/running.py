@@ -328,6 +328,8 @@ def _build(found: Running, *, managed: bool) -> None:
             AllocatedStorage=int(inputs["allocatedStorage"]),
             MaxAllocatedStorage=int(inputs["maxAllocatedStorage"]),
             StorageType="gp3",
+            Iops=int(inputs.get("iops") or 3000),
+            StorageThroughput=int(inputs.get("storageThroughput") or 125),
             MasterUsername=inputs["username"],
             MultiAZ=inputs["multiAz"],
             DBSubnetGroupName=inputs["dbSubnetGroupName"],

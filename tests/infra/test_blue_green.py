@@ -203,6 +203,27 @@ def test_killed_before_green_is_made_or_after_it_is_given_up_again(
     assert stack.rds.describe_blue_green_deployments()["BlueGreenDeployments"] == []
 
 
+def test_a_switch_that_is_under_way_is_waited_for(stack: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody was killed while RDS switched: neither is looked at databases that come and go, nor switched again."""
+    until(stack, "green is looked at")
+    stack.database_url = None
+    (deployment,) = stack.backend.blue_green_deployments.values()
+    deployment.set_status(deployment.SupportedStates.SWITCHOVER_IN_PROGRESS)
+
+    def later() -> None:
+        deployment.set_status(deployment.SupportedStates.AVAILABLE)
+        deployment.switchover()
+
+    stack.slept = later
+    stack.changes.clear()
+    lines = stack.run(switching)
+    line = left(lines)
+    assert line
+    assert (line.title, line.state) == ("staging is adopted", "refused")
+    assert "DATABASE_URL is not set" in line.detail
+    assert stack.changes == []
+
+
 def test_partitions_that_are_held_are_neither_made_nor_compacted_nor_let_go(
     stack: Running, database: Database
 ) -> None:

@@ -106,7 +106,8 @@ def test_a_restored_instance_is_like_the_one_that_runs_and_goes_again(aws_only: 
     )
     same = (
         "DBInstanceClass", "MultiAZ", "PubliclyAccessible", "VpcSecurityGroups", "DeletionProtection",
-        "MaxAllocatedStorage", "IAMDatabaseAuthenticationEnabled", "EnabledCloudwatchLogsExports",
+        "MaxAllocatedStorage", "StorageType", "Iops", "StorageThroughput",
+        "IAMDatabaseAuthenticationEnabled", "EnabledCloudwatchLogsExports",
     )  # fmt: skip
     assert {key: new.get(key) for key in same} == {key: old.get(key) for key in same}
     assert new["DBSubnetGroup"]["DBSubnetGroupName"] == old["DBSubnetGroup"]["DBSubnetGroupName"]
