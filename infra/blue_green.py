@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from infra.errors import InfraError
 from infra.naming import Names
@@ -74,13 +74,34 @@ RELEASE: Final = (
     " WHERE compact_after >= %(held)s::interval",
 )
 
+# pg_cron can be upgraded along without its library being loaded, but not updated: that is for when its group is back.
+OUTDATED: Final = """
+    SELECT name::text
+    FROM pg_available_extensions
+    WHERE installed_version <> default_version
+        AND (name <> 'pg_cron' OR current_setting('shared_preload_libraries') LIKE '%pg_cron%')
+"""
+UNGRANTED: Final = """
+    SELECT c.oid::regclass::text
+    FROM pg_class AS c
+    WHERE c.relnamespace = 'partman'::regnamespace AND c.relkind IN ('r', 'p')
+        AND NOT has_table_privilege('eav_owner', c.oid, 'SELECT, INSERT, UPDATE, DELETE')
+    UNION ALL
+    SELECT p.oid::regprocedure::text
+    FROM pg_proc AS p
+    WHERE p.pronamespace = 'partman'::regnamespace AND NOT has_function_privilege('eav_owner', p.oid, 'EXECUTE')
+"""
+GRANTS: Final = (
+    "GRANT USAGE, CREATE ON SCHEMA partman TO eav_owner",
+    "GRANT ALL ON ALL TABLES IN SCHEMA partman TO eav_owner",
+    "GRANT EXECUTE ON ALL ROUTINES IN SCHEMA partman TO eav_owner",
+)
+"""Of the first revision. The update of pg_partman from 4.7 to 5 makes its tables anew, without them: then maintenance
+is refused, and no partition is made any more."""
+
 HINDRANCES: Final = {
     "logical slots, whose readers begin anew afterwards (stop the reader, pg_drop_replication_slot)": (
         "SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'logical'"
-    ),
-    # pg_upgrade loads the library of each extension, and this one only by shared_preload_libraries.
-    "an extension that green is made without (python -m jobs cron --remove, DROP EXTENSION; a worker runs the jobs)": (
-        "SELECT extname::text FROM pg_extension WHERE extname = 'pg_cron'"
     ),
     "prepared transactions (COMMIT PREPARED or ROLLBACK PREPARED)": "SELECT gid FROM pg_prepared_xacts",
     "invalid databases (drop them)": "SELECT datname::text FROM pg_database WHERE datconnlimit = -2",
@@ -100,9 +121,6 @@ HINDRANCES: Final = {
         " WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident = 'd' AND s.n_tup_upd + s.n_tup_del > 0"
         " AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)"
         " AND NOT (s.schemaname = 'eav' AND s.relname LIKE 'staging\\_%')"
-    ),
-    "extensions that are not of the newest version here (ALTER EXTENSION … UPDATE)": (
-        "SELECT name::text FROM pg_available_extensions WHERE installed_version <> default_version"
     ),
     "transactions that are open for longer than 10 minutes (pid)": (
         "SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'client backend'"
@@ -141,6 +159,7 @@ class Upgrade:
             Step("RDS can copy it", self._checked(self._copyable)),
             Step(f"the group of version {self.major}", self._checked(self._prepared)),
             Step("green's group, without pg_cron", self._checked(self._grouped), self._make_group),
+            Step("extensions are up to date", self._checked(self._extended), self._extend),
             Step("nothing in the database hinders", self._checked(self._unhindered)),
             *(
                 [Step("a password for the time being", self._checked(self._unmanaged), self._unmanage)]
@@ -163,6 +182,7 @@ class Upgrade:
                 lambda: self.site.adopted(self.site.existing(self.name), major=self.major),
                 self.site.adopt,
             ),
+            Step("extensions are up to date", self._extended, self._extend),
             Step("statistics", self._analyzed, self._analyze),
             Step("partitions are made and leave again", self._let_go, self._release),
             Step(
@@ -336,6 +356,25 @@ class Upgrade:
                 }
             ],
         )
+
+    def _extended(self) -> Found:
+        outdated = [name for (name,) in self.site.ask(OUTDATED)]
+        ungranted = self.site.ask(UNGRANTED)
+        if outdated or ungranted:
+            return todo(
+                "; ".join(
+                    [f"ALTER EXTENSION {name} UPDATE" for name in outdated]
+                    + ["the rights of eav_owner in partman"]
+                )
+            )
+        return done("all of them")
+
+    def _extend(self) -> None:
+        with self.site.database() as connection, connection.transaction():
+            for (name,) in connection.execute(OUTDATED.encode()).fetchall():
+                connection.execute(sql.SQL("ALTER EXTENSION {} UPDATE").format(sql.Identifier(name)))
+            for statement in GRANTS:
+                connection.execute(statement.encode())
 
     def _unhindered(self) -> Found:
         problems = []

@@ -12,7 +12,7 @@ from moto.rds import models
 
 from infra import restore
 from infra.errors import InfraError
-from infra.operation import Line, Site, Step
+from infra.operation import Found, Line, Site, Step
 from infra.restore import Restore, moment
 from tests.conftest import Database
 from tests.infra.conftest import graph_of
@@ -167,6 +167,15 @@ def test_it_waits_while_aws_is_at_work(aws_only: Running) -> None:
         patch.setattr(models.DBInstance, "__init__", creating)
         assert left(aws_only.run(beside)).title == "look at it"  # type: ignore[union-attr]
     assert aws_only.minutes > 30
+
+
+def test_a_change_of_names_that_is_under_way_is_not_asked_for_again(aws_only: Running) -> None:
+    aws_only.run(beside)
+    found = aws_only.backend.databases[NAME]
+    (aside,) = (step for step in taking_over(aws_only.site()) if step.title == f"{NAME} becomes {NAME}-old1")
+    assert aside.look().state == "next"
+    found.status = "renaming"
+    assert aside.look() == Found("waits", f"{NAME} is renaming")
 
 
 def test_what_is_not_adopted_here_is_not_taken_for_adopted(stack: Running, database: Database) -> None:

@@ -126,12 +126,6 @@ def pairs() -> Iterator[dict[str, Pair]]:
         yield found
 
 
-def hindrance(what: str) -> str:
-    """The query that looks for it."""
-    (found,) = (query for name, query in HINDRANCES.items() if name.startswith(what))
-    return found
-
-
 def send(database: Database, path: Path, first: int, last: int, *options: str) -> int:
     """Add lines to a file and have it ingested; how many were accepted."""
     with path.open("a") as stream:
@@ -145,7 +139,8 @@ def send(database: Database, path: Path, first: int, last: int, *options: str) -
 def test_every_value_is_there_once_after_the_switch(pairs: dict[str, Pair], tmp_path: Path) -> None:
     pair, path = pairs["switched"], tmp_path / "values.ndjson"
     upgrade = pair.upgrade(pair.blue)
-    assert (pair.slot,) in pair.blue.all(hindrance("logical slots"))
+    (slots,) = (query for what, query in HINDRANCES.items() if what.startswith("logical slots"))
+    assert (pair.slot,) in pair.blue.all(slots)
     upgrade._hold()
     assert send(pair.blue, path, 1, 300, "--flush") == 300
     attribute = pair.blue.one("SELECT attribute_id FROM eav.attributes WHERE name = 'n'")
@@ -184,16 +179,6 @@ def test_every_value_is_there_once_after_the_switch(pairs: dict[str, Pair], tmp_
     # New ids are behind all that blue gave out.
     assert pair.green.one("SELECT eav.tenant_add('two')") > 1
     assert pair.green.one("SELECT min(attribute_id) FROM eav.attributes WHERE name = 'n'") == attribute
-
-
-def test_green_is_not_made_of_a_database_with_pg_cron(pairs: dict[str, Pair]) -> None:
-    blue = Database(in_database(pairs["switched"].blue.url, "eav"))  # where pg_cron may be
-    if not blue.one("SELECT current_setting('shared_preload_libraries') LIKE '%pg_cron%'"):
-        pytest.skip("no pg_cron on this machine")
-    assert blue.all(hindrance("an extension that green is made without")) == []
-    with blue.session() as connection:
-        connection.execute("CREATE EXTENSION pg_cron")
-    assert blue.all(hindrance("an extension that green is made without")) == [("pg_cron",)]
 
 
 def test_a_partition_that_is_made_meanwhile_breaks_it(pairs: dict[str, Pair], tmp_path: Path) -> None:
