@@ -227,6 +227,18 @@ def test_a_switch_that_is_under_way_is_waited_for(stack: Running, monkeypatch: p
     assert stack.changes == []
 
 
+def test_nothing_is_switched_while_something_is_staged(stack: Running, database: Database) -> None:
+    """Also what was staged since the last look."""
+    until(stack, "green is looked at")
+    stack.changes.clear()
+    tenant = make_tenant(database)
+    with closing(database.connect()) as connection:
+        copy(connection, [Row(None, None, tenant.tenant_id, 1, tenant.attributes["load"], value_number=7)])
+    with pytest.raises(InfraError, match="not now: flush 1 staged values"):
+        Upgrade(stack.site(), TO)._switch()
+    assert stack.changes == []
+
+
 def test_partitions_that_are_held_are_neither_made_nor_compacted_nor_let_go(
     stack: Running, database: Database
 ) -> None:
