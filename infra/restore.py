@@ -205,6 +205,9 @@ class Restore:
         old = self._old()
         if old is None and self._made()["DBInstanceIdentifier"] == self.name:
             return done("it was, and is gone")
+        base = self.site.instance(self.name)
+        if old is None and base is not None and base["DBInstanceStatus"] not in SETTLED:
+            return waits(f"{self.name} is {base['DBInstanceStatus']}")
         if old is None:
             return todo(
                 f"rename; {self.name} answers to nobody from here to the end of the next step, some minutes"
