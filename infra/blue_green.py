@@ -57,6 +57,16 @@ HOLDING: Final = """
     )
     SELECT count(*) FILTER (WHERE held), count(*) FILTER (WHERE held_in_part), count(*), min(ahead) FROM a
 """
+MAKING: Final = """
+    SELECT r.job
+    FROM ops.job_runs AS r
+    INNER JOIN pg_stat_activity AS a ON r.pid = a.pid AND a.backend_start <= r.started_at
+    WHERE r.status = 'running'
+        AND r.job IN ('archive-partitions', 'compact', 'expire-partitions', 'maintain-partitions')
+    ORDER BY r.job
+"""
+"""Runs of jobs that do DDL, of backends that live."""
+
 # pg_partman 4 and 5 pass over a table that is being undone, also when it is asked for by name.
 HOLD: Final = (
     "UPDATE partman.part_config AS c SET undo_in_progress = true FROM ops.partition_policies AS p"
@@ -430,6 +440,8 @@ class Upgrade:
                 "make partitions, and then none, compact none, let none leave: no DDL until the switch or --abort. No"
                 " migration, no restore-partition, no turn of an attribute's type meanwhile"
             )
+        if running := [job for (job,) in self.site.ask(MAKING)]:
+            return waits(f"{', '.join(running)} began before and is not over")
         if ahead < AHEAD:
             return refused(f"partitions are ahead for {_hours(ahead)} only: --abort, then begin again")
         return done(f"{held} tables, ahead for {_hours(ahead)}: so long is there until the switch")
