@@ -33,6 +33,12 @@ COMMANDS: Final = {
     "image": ("infra.image", "the image of the jobs: built and pushed, or copied from the stack before"),
     "migrate": ("infra.migrate", "the schema: alembic upgrade head as a task in the stack's VPC"),
     "checklist": ("infra.checklist", "the checks before and after a deployment"),
+    "restore": ("infra.restore", "the database as it was at a point in time: beside it, or in its place"),
+    "upgrade": ("infra.blue_green", "a major version of PostgreSQL by blue/green, step by step"),
+    "adopt-instances": (
+        "infra.adopt",
+        "an exported stack, with the instances that took the place of others",
+    ),
 }
 """Name → module, what it does."""
 

@@ -1,0 +1,338 @@
+"""Go back to a point in time: a second instance is restored beside the one that runs, and takes its place if asked.
+
+Without --take-over it ends with the restored instance, to look at or to copy rows from. The instance that runs is
+changed by nothing but its name; --abort deletes the restored one as long as it has not taken over.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from infra.errors import InfraError
+from infra.operation import (
+    TAG,
+    Found,
+    Instance,
+    Site,
+    Step,
+    arguments,
+    by_hand,
+    carry_out,
+    done,
+    refused,
+    tags_of,
+    todo,
+    waits,
+)
+
+TO: Final = f"{TAG}restored-to"
+REPLACED: Final = f"{TAG}replaced-by"
+RATED_GB: Final = 400
+"""From here on gp3 has a rate that can be asked for."""
+SETTLED: Final = (
+    "available",
+    "backing-up",
+    "configuring-enhanced-monitoring",
+    "configuring-iam-database-auth",
+)
+"""States in which an instance works and a change of name is over."""
+
+
+class Restore:
+    """The restore of one stack's database to one moment (UTC)."""
+
+    def __init__(self, site: Site, to: datetime) -> None:
+        self.site, self.to = site, to
+        self.name = site.primary
+        self.made_name, self.old_name = f"{self.name}-restored", f"{self.name}-old1"
+        self.moment = to.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def steps(self, *, take_over: bool) -> list[Step]:
+        """In the order in which they need each other."""
+        found = [
+            Step("backups reach that time", self._reachable),
+            Step("the restored instance", self._restored, self._restore),
+        ]
+        if not take_over:
+            return [*found, Step("look at it", self._looked_at)]
+        return [
+            *found,
+            Step("roles may log in there", self._lets_in),
+            Step("what writes is stopped", self._stopped),
+            Step(f"{self.name} becomes {self.old_name}", self._aside, self._set_aside),
+            Step(f"{self.made_name} becomes {self.name}", self._in_place, self._put_in_place),
+            Step("staging is adopted", lambda: self.site.adopted(self._made()), self.site.adopt),
+            Step("the archive is taken over", lambda: self.site.archive_adopted(self._made())),
+            Step("the stack knows the instance", self._known),
+            Step("replicas are of it", self._replicas),
+            Step("the proxy leads to it", self._proxy),
+            Step("what writes runs again", lambda: self.site.writers(wanted="running")),
+        ]
+
+    def undo(self) -> list[Step]:
+        """The way back before the restored instance has taken over."""
+        return [
+            Step("it has not taken over", self._still_beside),
+            Step("the restored instance is deleted", self._gone, self._delete),
+        ]
+
+    # -- which is which --------------------------------------------------------------------------------------
+
+    def _old(self) -> Instance | None:
+        """The instance that was replaced by one of this moment."""
+        found = self.site.instance(self.old_name)
+        return found if found and tags_of(found).get(TO) == self.moment else None
+
+    def _made(self) -> Instance:
+        """The restored instance, whatever its name is now. Raises InfraError."""
+        found = self._find_made()
+        if found is None:
+            raise InfraError(f"there is no instance that was restored to {self.moment}")
+        return found
+
+    def _find_made(self) -> Instance | None:
+        old = self._old()
+        if old and (resource := tags_of(old).get(REPLACED)):
+            return self.site.by_resource(resource)
+        base, made = self.site.instance(self.name), self.site.instance(self.made_name)
+        # One that is about to be set aside has both tags.
+        if base is not None and tags_of(base).get(TO) == self.moment and REPLACED not in tags_of(base):
+            return base
+        return made if made and tags_of(made).get(TO) == self.moment else None
+
+    # -- beside the one that runs ----------------------------------------------------------------------------
+
+    def _reachable(self) -> Found:
+        if self._find_made() is not None:
+            return done(self.moment)
+        if other := self.site.instance(self.made_name):
+            to = tags_of(other).get(TO)
+            return refused(
+                f"{self.made_name} is there, restored to {to or 'some other time'}: go on with that time, or delete it"
+                " first (--abort)"
+            )
+        if self.site.instance(self.old_name):
+            return refused(f"{self.old_name} is there from before: give it another name, or delete it, first")
+        if self.to > datetime.now(UTC):
+            return refused(f"{self.moment} is in the future")
+        base = self.site.existing(self.name)
+        earliest, latest = self._window(base)
+        if latest is None or not base.get("BackupRetentionPeriod"):
+            return refused(f"{self.name} has no backup (backup_days)")
+        if earliest and self.to < earliest:
+            return refused(f"{self.moment} is before {earliest:%FT%TZ}, the first that backups reach")
+        if self.to > latest:
+            return waits(f"backups reach {latest:%FT%TZ}, and go on every five minutes")
+        return done(f"from {earliest:%FT%TZ} to {latest:%FT%TZ}" if earliest else f"to {latest:%FT%TZ}")
+
+    def _window(self, base: Instance) -> tuple[datetime | None, datetime | None]:
+        shown = self.site.rds.describe_db_instance_automated_backups(DBInstanceIdentifier=self.name)
+        for one in shown["DBInstanceAutomatedBackups"]:
+            window = one.get("RestoreWindow") or {}
+            # A name that was an other instance's before has backups of both.
+            if one.get("DbiResourceId", base["DbiResourceId"]) == base["DbiResourceId"] and window:
+                return window.get("EarliestTime"), window.get("LatestTime")
+        return None, base.get("LatestRestorableTime")
+
+    def _restored(self) -> Found:
+        made = self._find_made()
+        if made is None:
+            return todo(f"restore {self.name} to {self.moment} as {self.made_name}; hours for terabytes")
+        return self._ready(made)
+
+    def _ready(self, made: Instance) -> Found:
+        if made["DBInstanceStatus"] not in SETTLED:
+            return waits(f"{made['DBInstanceIdentifier']} is {made['DBInstanceStatus']}")
+        host = (made.get("Endpoint") or {}).get("Address", "")
+        return done(f"{made['DBInstanceIdentifier']}, {made['DbiResourceId']}, {host}")
+
+    def _restore(self) -> None:
+        self.site.rds.restore_db_instance_to_point_in_time(**self._as(self.site.existing(self.name)))
+
+    def _as(self, base: Instance) -> dict[str, Any]:
+        """What to ask for: an instance like this one. What a restore takes no setting for, `pulumi up` sets later."""
+        wanted: dict[str, Any] = {
+            "SourceDBInstanceIdentifier": self.name,
+            "TargetDBInstanceIdentifier": self.made_name,
+            "RestoreTime": self.to,
+            "DBInstanceClass": base["DBInstanceClass"],
+            "MultiAZ": base["MultiAZ"],
+            "PubliclyAccessible": False,
+            "DBSubnetGroupName": base["DBSubnetGroup"]["DBSubnetGroupName"],
+            "VpcSecurityGroupIds": [one["VpcSecurityGroupId"] for one in base["VpcSecurityGroups"]],
+            "DBParameterGroupName": base["DBParameterGroups"][0]["DBParameterGroupName"],
+            "DeletionProtection": base["DeletionProtection"],
+            "EnableIAMDatabaseAuthentication": base["IAMDatabaseAuthenticationEnabled"],
+            "EnableCloudwatchLogsExports": base.get("EnabledCloudwatchLogsExports") or [],
+            "CopyTagsToSnapshot": base["CopyTagsToSnapshot"],
+            "StorageType": base["StorageType"],
+            "AutoMinorVersionUpgrade": base["AutoMinorVersionUpgrade"],
+            "Tags": [
+                *(one for one in base.get("TagList") or () if not one["Key"].startswith((TAG, "aws:"))),
+                {"Key": TO, "Value": self.moment},
+            ],
+        }
+        optional = ["MaxAllocatedStorage", "CACertificateIdentifier"]
+        if base["AllocatedStorage"] >= RATED_GB:
+            optional += ["Iops", "StorageThroughput"]
+        return wanted | {name: base[name] for name in optional if base.get(name)}
+
+    def _looked_at(self) -> Found:
+        host = self._made()["Endpoint"]["Address"]
+        return by_hand(
+            f"{host}, with the master's password of {self.moment}: copy rows from there (pg_dump --table, \\copy);"
+            " then --abort deletes it, or --take-over puts it in the place of the one that runs"
+        )
+
+    # -- in its place ----------------------------------------------------------------------------------------
+
+    def _lets_in(self) -> Found:
+        if self._old() is not None:
+            return done("they did before the change of names")
+        made = self._made()
+        return self.site.lets_in({made["DbiResourceId"]: made["DBInstanceIdentifier"]})
+
+    def _stopped(self) -> Found:
+        made = self._made()
+        if self._old() is not None and made["DBInstanceIdentifier"] == self.name:
+            return done("it was before the change of names")
+        return self.site.writers(wanted="stopped")
+
+    def _aside(self) -> Found:
+        old = self._old()
+        if old is None and self._made()["DBInstanceIdentifier"] == self.name:
+            return done("it was, and is gone")
+        base = self.site.instance(self.name)
+        if old is None and base is not None and base["DBInstanceStatus"] not in SETTLED:
+            return waits(f"{self.name} is {base['DBInstanceStatus']}")
+        if old is None:
+            return todo(
+                f"rename; {self.name} answers to nobody from here to the end of the next step, some minutes"
+            )
+        if old["DBInstanceStatus"] not in SETTLED:
+            return waits(f"{self.old_name} is {old['DBInstanceStatus']}")
+        return done(f"{old['DbiResourceId']}, with all that came after {self.moment}")
+
+    def _set_aside(self) -> None:
+        base, made = self.site.existing(self.name), self._made()
+        # Before the name: by these the next run knows which is which.
+        self.site.rds.add_tags_to_resource(
+            ResourceName=base["DBInstanceArn"],
+            Tags=[
+                {"Key": TO, "Value": self.moment},
+                {"Key": REPLACED, "Value": made["DbiResourceId"]},
+            ],
+        )
+        self._rename(self.name, self.old_name)
+
+    def _in_place(self) -> Found:
+        made = self._made()
+        if made["DBInstanceIdentifier"] != self.name:
+            if made["DBInstanceStatus"] not in SETTLED:
+                return waits(f"{made['DBInstanceIdentifier']} is {made['DBInstanceStatus']}")
+            return todo("rename")
+        return self._ready(made)
+
+    def _put_in_place(self) -> None:
+        self._rename(self.made_name, self.name)
+
+    def _rename(self, name: str, to: str) -> None:
+        self.site.rds.modify_db_instance(
+            DBInstanceIdentifier=name, NewDBInstanceIdentifier=to, ApplyImmediately=True
+        )
+
+    def _known(self) -> Found:
+        old = self._old()
+        if old is None:
+            return done(f"{self.old_name} is gone: nobody can ask for it")
+        return self.site.knows({old["DbiResourceId"]: self._made()["DbiResourceId"]})
+
+    def _replicas(self) -> Found:
+        of_others = []
+        for name in self.site.replicas:
+            found = self.site.instance(name)
+            if found is None or found.get("ReadReplicaSourceDBInstanceIdentifier") != self.name:
+                of_others.append(name)
+            elif found["DBInstanceStatus"] not in SETTLED:
+                return waits(f"{name} is {found['DBInstanceStatus']}")
+        if of_others:
+            return by_hand(
+                f"one by one, {', '.join(of_others)}: aws rds modify-db-instance --db-instance-identifier"
+                f" {of_others[0]} --no-deletion-protection --apply-immediately, then pulumi up --target-replace"
+                " URN_OF_THE_REPLICA"
+            )
+        return done(", ".join(self.site.replicas) or "there are none")
+
+    def _proxy(self) -> Found:
+        for one in self.site.graph.of_kind("rds.ProxyTarget"):
+            proxy = str(one.inputs["dbProxyName"])
+            targets = self.site.rds.describe_db_proxy_targets(DBProxyName=proxy)["Targets"]
+            mine = [each for each in targets if each.get("RdsResourceId") == self.name]
+            state = (mine[0].get("TargetHealth") or {}).get("State") if mine else "gone"
+            if state not in ("AVAILABLE", None):
+                return by_hand(
+                    f"its target {self.name} is {state}: pulumi up --target-replace URN_OF_THE_PROXY_TARGET, then wait"
+                    " for AVAILABLE"
+                )
+        return done("AVAILABLE")
+
+    # -- the way back ----------------------------------------------------------------------------------------
+
+    def _still_beside(self) -> Found:
+        if self._old() is not None:
+            return refused(
+                f"{self.old_name} was replaced already: the way back is by names (docs/database-operations.md)"
+            )
+        return done(f"{self.name} is as it was")
+
+    def _gone(self) -> Found:
+        made = self.site.instance(self.made_name)
+        if made is None:
+            return done(f"there is no {self.made_name}")
+        if tags_of(made).get(TO) != self.moment:
+            return refused(f"{self.made_name} was restored to {tags_of(made).get(TO)}, not to {self.moment}")
+        if made["DBInstanceStatus"] == "deleting":
+            return waits(f"{self.made_name} is deleting")
+        return todo(f"delete {self.made_name} ({made['DbiResourceId']}), with no last snapshot")
+
+    def _delete(self) -> None:
+        self.site.rds.modify_db_instance(
+            DBInstanceIdentifier=self.made_name, DeletionProtection=False, ApplyImmediately=True
+        )
+        self.site.rds.delete_db_instance(DBInstanceIdentifier=self.made_name, SkipFinalSnapshot=True)
+
+
+def moment(text: str) -> datetime:
+    """A time with its zone, in UTC. Raises InfraError."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InfraError(f"--to must be a time such as 2026-11-22T09:41:00Z, got {text}") from None
+    if found.tzinfo is None:
+        raise InfraError(f"--to must say its zone, such as {text}Z or {text}+01:00")
+    if found.microsecond:
+        raise InfraError(f"--to must be in whole seconds, got {text}")
+    return found.astimezone(UTC)
+
+
+def main(argv: Sequence[str] | None = None, *, site: Site | None = None) -> int:
+    """`python -m infra restore`; returns the exit code. Raises InfraError."""
+    parser = argparse.ArgumentParser(prog="python -m infra restore", description=(__doc__ or "").strip())
+    arguments(parser)
+    parser.add_argument("--to", required=True, metavar="TIME", help="such as 2026-11-22T09:41:00Z")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument(
+        "--take-over", action="store_true", help="put the restored instance in the place of the one that runs"
+    )
+    way.add_argument("--abort", action="store_true", help="delete the restored instance")
+    options = parser.parse_args(argv)
+    to = moment(options.to)
+
+    def plan(found: Site) -> list[Step]:
+        restore = Restore(found, to)
+        return restore.undo() if options.abort else restore.steps(take_over=options.take_over)
+
+    return carry_out(options, f"{options.stack}, back to {to:%F %T} UTC", plan, site=site)

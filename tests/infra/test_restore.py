@@ -1,0 +1,261 @@
+"""A restore to a point in time, in the emulator: step by step, killed at each, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from moto.rds import models
+
+from infra import restore
+from infra.errors import InfraError
+from infra.operation import Found, Line, Site, Step
+from infra.restore import Restore, moment
+from tests.conftest import Database
+from tests.infra.conftest import graph_of
+from tests.infra.running import Running, running
+
+TO = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+NAME = "eav-prod-postgres"
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[Running]:
+    """prod, with a database behind it."""
+    with running(graph_of("prod"), monkeypatch, database.url) as found:
+        yield found
+
+
+@pytest.fixture
+def aws_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """prod, with no database that could be asked."""
+    with running(graph_of("prod"), monkeypatch) as found:
+        yield found
+
+
+def beside(site: Site) -> Sequence[Step]:
+    return Restore(site, TO).steps(take_over=False)
+
+
+def taking_over(site: Site) -> Sequence[Step]:
+    return Restore(site, TO).steps(take_over=True)
+
+
+def undone(site: Site) -> Sequence[Step]:
+    return Restore(site, TO).undo()
+
+
+def left(lines: list[Line]) -> Line | None:
+    """The first step that is not done."""
+    return next((line for line in lines if line.state != "done"), None)
+
+
+ARCHIVED = """
+    INSERT INTO ops.archive_stores (bucket, prefix, mark, mark_before, identity, claimed_at)
+    VALUES (
+        'bucket', 'partitions', gen_random_uuid(), gen_random_uuid(), ops.archive_identity(),
+        now() - interval '3 years'
+    )
+    RETURNING 1
+"""
+
+
+def to_the_end(stack: Running, database: Database) -> None:
+    """With a person who does what it says."""
+    database.all(ARCHIVED)
+
+    def person(line: Line) -> None:
+        match line.title:
+            case "roles may log in there":
+                stack.let_in(stack.instances()[f"{NAME}-restored"])
+            case "what writes is stopped":
+                stack.scale(0)
+            case "the archive is taken over":
+                stack.take_archive_over(database)
+            case "the stack knows the instance":
+                stack.import_adopted(line.detail)
+            case "replicas are of it":
+                stack.replace_replicas()
+            case "what writes runs again":
+                stack.scale(2)
+            case other:
+                raise AssertionError(other)
+
+    stack.to_the_end(taking_over, person)
+
+
+def test_nothing_is_done_unasked_and_each_step_says_what_it_would_do(aws_only: Running) -> None:
+    before = aws_only.instances()
+    first, second, third = aws_only.run(beside, execute=False)
+    assert (first.state, second.state, third.state) == ("done", "next", "later")
+    assert f"{NAME}-restored" in second.detail
+    assert (aws_only.instances(), aws_only.changes) == (before, [])
+
+
+def test_a_restored_instance_is_like_the_one_that_runs_and_goes_again(aws_only: Running) -> None:
+    before = aws_only.instances()
+    found = left(aws_only.run(beside))
+    assert found
+    assert (found.title, found.state) == ("look at it", "by hand")
+    old, new = (
+        aws_only.rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
+        for name in (NAME, f"{NAME}-restored")
+    )
+    same = (
+        "DBInstanceClass", "MultiAZ", "PubliclyAccessible", "VpcSecurityGroups", "DeletionProtection",
+        "MaxAllocatedStorage", "StorageType", "Iops", "StorageThroughput",
+        "IAMDatabaseAuthenticationEnabled", "EnabledCloudwatchLogsExports",
+    )  # fmt: skip
+    assert {key: new.get(key) for key in same} == {key: old.get(key) for key in same}
+    assert new["DBSubnetGroup"]["DBSubnetGroupName"] == old["DBSubnetGroup"]["DBSubnetGroupName"]
+    assert new["DBParameterGroups"][0]["DBParameterGroupName"] == f"{NAME}-17"
+    assert {"Key": "Project", "Value": "eav-platform"} in new["TagList"]
+    assert left(aws_only.run(undone, execute=False)).state == "next"  # type: ignore[union-attr]
+    assert left(aws_only.run(undone)) is None
+    assert aws_only.instances() == before
+
+
+def test_the_restored_instance_takes_over(stack: Running, database: Database) -> None:
+    before = stack.instances()
+    to_the_end(stack, database)
+    after = stack.instances()
+    assert after[f"{NAME}-old1"] == before[NAME]
+    assert f"{NAME}-restored" not in after
+    assert after[NAME] not in before.values()
+    assert (
+        database.one("SELECT count(*) FROM ops.job_runs WHERE job = 'adopt-staging' AND status = 'ok'") == 1
+    )
+    assert left(stack.run(taking_over)) is None
+    # The next `pulumi up` takes away tags that it does not know.
+    arn = stack.rds.describe_db_instances(DBInstanceIdentifier=NAME)["DBInstances"][0]["DBInstanceArn"]
+    stack.rds.remove_tags_from_resource(ResourceName=arn, TagKeys=[restore.TO])
+    assert left(stack.run(taking_over)) is None
+    assert left(stack.run(undone)).state == "refused"  # type: ignore[union-attr]
+
+
+def test_killed_at_every_step_it_goes_on(stack: Running, database: Database) -> None:
+    """Before each step and change, and when it was done and nobody knows."""
+    before = stack.instances()
+    stack.mortal = True
+    to_the_end(stack, database)
+    after = stack.instances()
+    assert after[f"{NAME}-old1"] == before[NAME]
+    assert set(after) == {*before, f"{NAME}-old1"}
+    assert after[NAME] != before[NAME]
+    # Before four steps, before and after four changes that AWS is asked for, and after the one in the database.
+    assert len(stack.deaths) == 13
+    assert stack.changes.count("RestoreDBInstanceToPointInTime") == 1
+    assert stack.changes.count("ModifyDBInstance") == 2
+
+
+def test_it_waits_while_aws_is_at_work(aws_only: Running) -> None:
+    made = models.DBInstance.__init__
+
+    def creating(self: Any, *arguments: Any, **settings: Any) -> None:
+        made(self, *arguments, **settings)
+        self.status = "creating"
+
+    def a_minute_later() -> None:
+        if aws_only.minutes > 30:
+            aws_only.backend.databases[f"{NAME}-restored"].status = "available"
+
+    aws_only.slept = a_minute_later
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models.DBInstance, "__init__", creating)
+        assert left(aws_only.run(beside)).title == "look at it"  # type: ignore[union-attr]
+    assert aws_only.minutes > 30
+
+
+def test_a_change_of_names_that_is_under_way_is_not_asked_for_again(aws_only: Running) -> None:
+    aws_only.run(beside)
+    found = aws_only.backend.databases[NAME]
+    (aside,) = (step for step in taking_over(aws_only.site()) if step.title == f"{NAME} becomes {NAME}-old1")
+    assert aside.look().state == "next"
+    found.status = "renaming"
+    assert aside.look() == Found("waits", f"{NAME} is renaming")
+
+
+def test_what_is_not_adopted_here_is_not_taken_for_adopted(stack: Running, database: Database) -> None:
+    """A run of the job from before the restored instance is of the old one; a server from before it is the old one."""
+    (instance,) = stack.rds.describe_db_instances(DBInstanceIdentifier=NAME)["DBInstances"]
+    site = stack.site()
+    assert site.adopted(instance).state == "next"
+    site.adopt()
+    assert site.adopted(instance).state == "done"
+    database.all("UPDATE ops.job_runs SET started_at = started_at - interval '3 years' RETURNING 1")
+    assert site.adopted(instance).state == "next"
+    stack.backend.databases[NAME].instance_create_time = datetime.now(UTC) + timedelta(hours=1)
+    (instance,) = stack.rds.describe_db_instances(DBInstanceIdentifier=NAME)["DBInstances"]
+    assert site.adopted(instance).state == "by hand"
+
+
+def test_a_time_that_backups_do_not_reach(aws_only: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime.now(UTC)
+    window = {"EarliestTime": now - timedelta(days=35), "LatestTime": now - timedelta(minutes=5)}
+    other = {"EarliestTime": now - timedelta(days=99), "LatestTime": now}
+    site = aws_only.site()
+    backups = [
+        {"DbiResourceId": "db-OFTHENAMEBEFORE", "RestoreWindow": other},
+        {"DbiResourceId": aws_only.instances()[NAME], "RestoreWindow": window},
+    ]
+    # The emulator has the backups and not their window.
+    monkeypatch.setattr(
+        site.rds,
+        "describe_db_instance_automated_backups",
+        lambda **_: {"DBInstanceAutomatedBackups": backups},
+    )
+
+    def look(ago: timedelta) -> tuple[str, str]:
+        found = Restore(site, now - ago).steps(take_over=False)[0].look()
+        return found.state, found.detail
+
+    state, detail = look(timedelta(days=-1))
+    assert (state, "in the future" in detail) == ("refused", True)
+    state, detail = look(timedelta(days=40))
+    assert (state, "the first that backups reach" in detail) == ("refused", True)
+    state, detail = look(timedelta(minutes=4))
+    assert (state, "every five minutes" in detail) == ("waits", True)
+    assert look(timedelta(days=34))[0] == "done"
+    del backups[:]
+    aws_only.backend.databases[NAME].backup_retention_period = 0
+    assert look(timedelta(days=34)) == ("refused", f"{NAME} has no backup (backup_days)")
+
+
+def test_another_restore_or_an_old_instance_is_in_the_way(aws_only: Running) -> None:
+    aws_only.run(beside)
+    other = lambda site: Restore(site, TO - timedelta(hours=2)).steps(take_over=True)  # noqa: E731
+    assert "restored to" in left(aws_only.run(other)).detail  # type: ignore[union-attr]
+    other_undone = lambda site: Restore(site, TO - timedelta(hours=2)).undo()  # noqa: E731
+    assert left(aws_only.run(other_undone)).state == "refused"  # type: ignore[union-attr]
+    assert left(aws_only.run(undone)) is None
+    aws_only.rds.create_db_instance(
+        DBInstanceIdentifier=f"{NAME}-old1",
+        DBInstanceClass="db.t4g.large",
+        Engine="postgres",
+        AllocatedStorage=100,
+    )
+    found = left(aws_only.run(beside))
+    assert found
+    assert found.state == "refused"
+    assert f"{NAME}-old1" in found.detail
+
+
+def test_it_says_what_scripts_and_people_need(aws_only: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["prod", "--to", TO.isoformat()]
+    assert restore.main(command, site=aws_only.site()) == 3
+    assert "--execute" in capsys.readouterr().out
+    assert restore.main([*command, "--json", "--execute"], site=aws_only.site()) == 4
+    assert [one["state"] for one in json.loads(capsys.readouterr().out)] == ["done", "done", "by hand"]
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-11-22", "2026-11-22T09:41:00", "2026-11-22T09:41:00.5Z"])
+def test_a_time_must_be_exact(text: str) -> None:
+    with pytest.raises(InfraError, match="--to"):
+        moment(text)
+
+
+def test_a_time_is_taken_in_utc() -> None:
+    assert moment("2026-11-22T10:41:00+01:00") == datetime(2026, 11, 22, 9, 41, tzinfo=UTC)
