@@ -66,6 +66,8 @@ def test_no_reference_is_to_nothing(graph: Graph) -> None:
             assert not re.search(r"\bNone\b|<pulumi\.|Output\[|Calling __str__", text), f"{one.name}: {text}"
 
 
+# To read the annotations of a class the SDK loads all of its module, what is deprecated there included.
+@pytest.mark.filterwarnings("ignore:aws.* has been deprecated in favor of:DeprecationWarning")
 def test_nothing_required_got_lost(graph: Graph) -> None:
     # An output that is None where it is used takes the whole property with it, and only AWS would say so.
     for one in graph:
