@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import shutil
 import signal
@@ -18,11 +17,11 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from infra.emulator import emulator
 from infra.errors import InfraError
 from infra.graph import Graph, Resource, load_graph
 from infra.terraform import TYPES, convert
@@ -156,7 +155,8 @@ def check(
             kind: NOT_EMULATED.get(kind, "not asked for")
             for kind in sorted(filter(None, set(left_out.values())))
         }
-        with _emulator() as endpoint:
+        images = {str(one.inputs["ami"]) for one in graph.of_kind("ec2.Instance")}
+        with emulator(images) as endpoint:
             found = convert(
                 graph,
                 schemas,
@@ -212,25 +212,6 @@ def _provider(endpoint: str) -> dict[str, Any]:
         "max_retries": 2,
         "endpoints": [dict.fromkeys(SERVICES, endpoint)],
     }
-
-
-@contextmanager
-def _emulator() -> Iterator[str]:
-    """moto on loopback, with everything that it has; gone afterwards."""
-    # Read when moto is imported: without it there is no AWS-managed policy to attach.
-    os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
-    try:
-        from moto.server import ThreadedMotoServer
-    except ImportError:
-        raise InfraError("--apply needs moto: requirements/install dev") from None
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the access log
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
 
 
 class _Terraform:

@@ -1,0 +1,107 @@
+"""An emulator of the AWS APIs in a process of its own: moto, with what `infra.emulated` adds to it.
+
+    with emulator() as endpoint: …
+
+The child is `python -m infra.emulator`; it prints its URL and ends with its standard input, so with whoever started it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from infra.errors import InfraError
+
+ROOT: Final = Path(__file__).parents[1]
+IMAGE: Final = {
+    "owner_id": "137112412989",
+    "public": True,
+    "architecture": "arm64",
+    "virtualization_type": "hvm",
+    "hypervisor": "xen",
+    "root_device_type": "ebs",
+    "root_device_name": "/dev/xvda",
+}
+"""Of Amazon Linux, as moto wants it described."""
+
+
+@contextmanager
+def emulator(images: Collection[str] = ()) -> Iterator[str]:
+    """The URL of one on loopback; gone afterwards. Raises InfraError where there is no moto.
+
+    It is empty but for what AWS itself brings: its managed policies, and `images`, ids of machine images of arm64.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump([IMAGE | {"ami_id": one, "name": one} for one in images], file)
+        file.flush()
+        with _serve(file.name) as endpoint:
+            yield endpoint
+
+
+@contextmanager
+def _serve(images: str) -> Iterator[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MOTO_"))}
+    # Read when moto is imported: without it there is no AWS-managed policy to attach.
+    environment["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
+    environment["MOTO_AMIS_PATH"] = images
+    with subprocess.Popen(
+        [sys.executable, "-m", "infra.emulator"],
+        cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            endpoint = process.stdout.readline().strip()
+            if not endpoint:
+                raise InfraError("the emulator did not start: it needs moto, requirements/install dev")
+            yield endpoint
+        finally:
+            process.stdin.close()
+            process.terminate()
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server
+
+    from infra.emulated import install
+    from local.aws_server import one_at_a_time
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the access log
+    install()
+    application = one_at_a_time(_says_what_it_lacks(DomainDispatcherApplication(create_backend_app)))
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    sys.stdin.read()
+
+
+def _says_what_it_lacks(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """An operation that there is not is an answer, where moto ends the request with a traceback."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            return application(environ, start_response)
+        except NotImplementedError as error:
+            start_response("501 Not Implemented", [("content-type", "text/plain"), ("x-amzn-errortype", "NotEmulated")])
+            return [f"the emulator: {error}".encode()]
+
+    return answer
+
+
+if __name__ == "__main__":
+    main()
