@@ -12,20 +12,25 @@ import importlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
 import xmltodict
+from moto import backends
 from moto.awslambda.models import LambdaFunction
 from moto.awslambda.responses import LambdaResponse
 from moto.budgets.exceptions import NotFoundException
 from moto.budgets.responses import BudgetsResponse
+from moto.cloudwatch.exceptions import ValidationError
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.base_backend import BaseBackend
-from moto.core.exceptions import ServiceException
+from moto.core.exceptions import AWSError
 from moto.core.responses import TYPE_RESPONSE, ActionResult, EmptyResult
 from moto.core.utils import utcnow
 from moto.dynamodb.models.table import Table
 from moto.dynamodb.responses import DynamoHandler, DynamoResult
+from moto.ec2.exceptions import InvalidParameterCombination
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance
 from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.ec2.responses import EC2Response
@@ -34,13 +39,14 @@ from moto.iam.models import iam_backends
 from moto.kinesis.responses import KinesisResponse
 from moto.kms.models import kms_backends
 from moto.moto_api._internal import mock_random
-from moto.rds.exceptions import DBInstanceNotFoundError, DBParameterGroupNotFoundError
+from moto.rds.exceptions import DBInstanceNotFoundError, DBParameterGroupNotFoundError, RDSClientError
 from moto.rds.models import DBInstance, rds_backends
 from moto.rds.responses import RDSResponse
 from moto.redshift.exceptions import (
     ClusterNotFoundError,
     ClusterParameterGroupNotFoundError,
     ClusterSubnetGroupNotFoundError,
+    RedshiftClientError,
     SnapshotCopyGrantNotFoundFaultError,
 )
 from moto.redshift.models import Cluster, redshift_backends
@@ -92,7 +98,7 @@ class Redshift(RedshiftResponse):
     def _roles(self, arns: Collection[str]) -> None:
         for arn in arns:
             if not _is_role(self.current_account, arn):
-                raise ServiceException("InvalidParameterValue", f"The IAM role {arn} is not valid.")
+                raise RedshiftClientError("InvalidParameterValue", f"The IAM role {arn} is not valid.")
 
     def create_cluster(self) -> ActionResult:
         backend, given = self.redshift_backend, self._get_param
@@ -105,19 +111,23 @@ class Redshift(RedshiftResponse):
         self._roles([*roles, *filter(None, [given("DefaultIamRoleArn")])])
         for name in ("KmsKeyId", "MasterPasswordSecretKmsKeyId"):
             if given(name) and not _is_key(self.current_account, given(name)):
-                raise ServiceException("LimitExceededFault", f"{name}: there is no key {given(name)}.")
+                raise RedshiftClientError("LimitExceededFault", f"{name}: there is no key {given(name)}.")
         groups = {one.id for one in backend.ec2_backend.describe_security_groups()}
         for group in given("VpcSecurityGroupIds", []):
             if group not in groups:
-                raise ServiceException("InvalidVPCNetworkStateFault", f"There is no security group {group}.")
+                raise RedshiftClientError("InvalidVPCNetworkStateFault", f"There is no security group {group}.")
         managed = self._get_bool_param("ManageMasterPassword", False)
         if managed == bool(given("MasterUserPassword")):
-            raise ServiceException(
+            raise RedshiftClientError(
                 "InvalidParameterCombination", "Either MasterUserPassword or ManageMasterPassword is needed."
             )
         super().create_cluster()
         cluster: Any = self._cluster(given("ClusterIdentifier"))
         cluster.cluster_availability_status = "Available"
+        roles_of_nodes = ["LEADER", *(f"COMPUTE-{n}" for n in range(cluster.number_of_nodes))]
+        cluster.cluster_nodes = [
+            {"NodeRole": role} for role in (roles_of_nodes if cluster.number_of_nodes > 1 else ["SHARED"])
+        ]
         relocates = self._get_bool_param("AvailabilityZoneRelocation", False)
         cluster.availability_zone_relocation_status = "enabled" if relocates else "disabled"
         cluster.multi_az = "Enabled" if self._get_bool_param("MultiAZ", False) else "Disabled"
@@ -155,11 +165,11 @@ class Redshift(RedshiftResponse):
     def create_cluster_parameter_group(self) -> ActionResult:
         name = self._get_param("ParameterGroupName")
         if name in self.redshift_backend.parameter_groups:
-            raise ServiceException("ClusterParameterGroupAlreadyExists", f"{name} already exists.")
+            raise RedshiftClientError("ClusterParameterGroupAlreadyExists", f"{name} already exists.")
         return super().create_cluster_parameter_group()
 
     def _parameters(self, group: str) -> list[dict[str, Any]]:
-        """All of a group's, defaults too. Raises ServiceException for an unknown group."""
+        """All of a group's, defaults too. Raises RedshiftClientError for an unknown group."""
         changed = kept(self.redshift_backend, "parameters").get(group, {})
         return [
             one
@@ -173,7 +183,7 @@ class Redshift(RedshiftResponse):
         names = {one["ParameterName"] for one in self._parameters(group)}
         given = {one["ParameterName"]: one["ParameterValue"] for one in self._get_param("Parameters", [])}
         if unknown := sorted(given.keys() - names):
-            raise ServiceException(
+            raise RedshiftClientError(
                 "InvalidParameterValue", f"Could not find parameter with name: {unknown[0]}"
             )
         kept(self.redshift_backend, "parameters").setdefault(group, {}).update(given)
@@ -189,7 +199,7 @@ class Redshift(RedshiftResponse):
     def create_snapshot_copy_grant(self) -> ActionResult:
         key = self._get_param("KmsKeyId")
         if key and not _is_key(self.current_account, key):
-            raise ServiceException("InvalidParameterValue", f"There is no key {key}.")
+            raise RedshiftClientError("InvalidParameterValue", f"There is no key {key}.")
         made: Any = super().create_snapshot_copy_grant().result
         grant: Any = made["SnapshotCopyGrant"]
         grant.tags = self._get_param("Tags", [])
@@ -212,11 +222,11 @@ class Redshift(RedshiftResponse):
         schedules = kept(self.redshift_backend, "snapshot_schedules")
         name = self._get_param("ScheduleIdentifier")
         if name in schedules:
-            raise ServiceException("SnapshotScheduleAlreadyExists", f"{name} already exists.")
+            raise RedshiftClientError("SnapshotScheduleAlreadyExists", f"{name} already exists.")
         definitions = self._get_param("ScheduleDefinitions", [])
         for one in definitions:
             if not re.fullmatch(r"rate\([1-9]\d* hours?\)|cron\([^()]+\)", one):
-                raise ServiceException("InvalidSchedule", f"{one!r} is no schedule.")
+                raise RedshiftClientError("InvalidSchedule", f"{one!r} is no schedule.")
         schedules[name] = {
             "ScheduleIdentifier": name,
             "ScheduleDefinitions": definitions,
@@ -232,7 +242,7 @@ class Redshift(RedshiftResponse):
         if self._get_bool_param("DisassociateSchedule", False):
             followed.pop(cluster, None)
         elif name not in kept(self.redshift_backend, "snapshot_schedules"):
-            raise ServiceException("SnapshotScheduleNotFound", f"There is no snapshot schedule {name}.")
+            raise RedshiftClientError("SnapshotScheduleNotFound", f"There is no snapshot schedule {name}.")
         else:
             followed[cluster] = name
         return EmptyResult()
@@ -265,7 +275,7 @@ class Redshift(RedshiftResponse):
         limit = {"Period": "monthly", "BreachAction": "log"} | {k: v for k, v in limit.items() if v is not None}
         same = ("ClusterIdentifier", "FeatureType", "LimitType", "Period")
         if any(all(one[name] == limit[name] for name in same) for one in limits.values()):
-            raise ServiceException("UsageLimitAlreadyExists", "There is such a usage limit already.")
+            raise RedshiftClientError("UsageLimitAlreadyExists", "There is such a usage limit already.")
         limit |= {"UsageLimitId": str(mock_random.uuid4()), "Tags": self._get_param("Tags", [])}
         limits[limit["UsageLimitId"]] = limit
         return ActionResult(limit)
@@ -274,7 +284,7 @@ class Redshift(RedshiftResponse):
         name, cluster = self._get_param("UsageLimitId"), self._get_param("ClusterIdentifier")
         limits = kept(self.redshift_backend, "usage_limits")
         if name is not None and name not in limits:
-            raise ServiceException("UsageLimitNotFound", f"There is no usage limit {name}.")
+            raise RedshiftClientError("UsageLimitNotFound", f"There is no usage limit {name}.")
         return ActionResult(
             {
                 "UsageLimits": [
@@ -291,12 +301,12 @@ class Redshift(RedshiftResponse):
         subscriptions = kept(self.redshift_backend, "event_subscriptions")
         name, topic = self._get_param("SubscriptionName"), self._get_param("SnsTopicArn")
         if name in subscriptions:
-            raise ServiceException("SubscriptionAlreadyExist", f"{name} already exists.")
+            raise RedshiftClientError("SubscriptionAlreadyExist", f"{name} already exists.")
         if not _is_topic(self.current_account, self.region, topic):
-            raise ServiceException("SNSTopicArnNotFound", f"There is no topic {topic}.")
+            raise RedshiftClientError("SNSTopicArnNotFound", f"There is no topic {topic}.")
         kind, sources = self._get_param("SourceType"), self._get_param("SourceIds", [])
         if sources and not kind:
-            raise ServiceException("InvalidParameterCombination", "SourceIds need a SourceType.")
+            raise RedshiftClientError("InvalidParameterCombination", "SourceIds need a SourceType.")
         known: Mapping[str, Collection[str]] = {
             "cluster": self.redshift_backend.clusters,
             "cluster-parameter-group": self.redshift_backend.parameter_groups,
@@ -305,7 +315,7 @@ class Redshift(RedshiftResponse):
         }
         for one in sources:
             if one not in known.get(kind, ()):
-                raise ServiceException("SourceNotFound", f"There is no {kind} {one}.")
+                raise RedshiftClientError("SourceNotFound", f"There is no {kind} {one}.")
         subscriptions[name] = {
             "CustomerAwsId": self.current_account,
             "CustSubscriptionId": name,
@@ -325,7 +335,7 @@ class Redshift(RedshiftResponse):
         name = self._get_param("SubscriptionName")
         subscriptions = kept(self.redshift_backend, "event_subscriptions")
         if name is not None and name not in subscriptions:
-            raise ServiceException("SubscriptionNotFound", f"There is no event subscription {name}.")
+            raise RedshiftClientError("SubscriptionNotFound", f"There is no event subscription {name}.")
         return ActionResult(
             {
                 "EventSubscriptionsList": [
@@ -340,7 +350,7 @@ class Redshift(RedshiftResponse):
         actions = kept(self.redshift_backend, "scheduled_actions")
         name = self._get_param("ScheduledActionName")
         if name in actions:
-            raise ServiceException("ScheduledActionAlreadyExists", f"{name} already exists.")
+            raise RedshiftClientError("ScheduledActionAlreadyExists", f"{name} already exists.")
         self._roles([self._get_param("IamRole")])
         target = self._get_param("TargetAction")
         for call in target.values():
@@ -361,7 +371,7 @@ class Redshift(RedshiftResponse):
         name = self._get_param("ScheduledActionName")
         actions = kept(self.redshift_backend, "scheduled_actions")
         if name is not None and name not in actions:
-            raise ServiceException("ScheduledActionNotFound", f"There is no scheduled action {name}.")
+            raise RedshiftClientError("ScheduledActionNotFound", f"There is no scheduled action {name}.")
         return ActionResult(
             {"ScheduledActions": [one for key, one in actions.items() if name in (None, key)]}
         )
@@ -377,11 +387,11 @@ class Rds(RDSResponse):
         """Refuse a role or a key that is not there."""
         role = self.params.get("MonitoringRoleArn")
         if role and not _is_role(self.current_account, role):
-            raise ServiceException("InvalidParameterValue", f"IAM role ARN value is invalid: {role}")
+            raise RDSClientError("InvalidParameterValue", f"IAM role ARN value is invalid: {role}")
         for name in ("KmsKeyId", "PerformanceInsightsKMSKeyId", "MasterUserSecretKmsKeyId"):
             key = self.params.get(name)
             if key and not _is_key(self.current_account, key):
-                raise ServiceException("KMSKeyNotAccessibleFault", f"{name}: there is no key {key}.")
+                raise RDSClientError("KMSKeyNotAccessibleFault", f"{name}: there is no key {key}.")
 
     def _insights(self, instance: Any) -> None:
         """Keep what this request says of Performance Insights."""
@@ -412,12 +422,12 @@ class Rds(RDSResponse):
         self._check()
         name, group = self.params["DBInstanceIdentifier"], self.params.get("DBParameterGroupName")
         if name in self.backend.databases:
-            raise ServiceException("DBInstanceAlreadyExists", "DB instance already exists")
+            raise RDSClientError("DBInstanceAlreadyExists", "DB instance already exists")
         if group and group not in self.backend.db_parameter_groups:
             raise DBParameterGroupNotFoundError(group)
         source = self.backend.find_db_from_id(self.params["SourceDBInstanceIdentifier"])
         if not source.backup_retention_period:
-            raise ServiceException(
+            raise RDSClientError(
                 "InvalidDBInstanceState", "Automated backups are not enabled for the source of the replica."
             )
         logs = self.params.get("EnableCloudwatchLogsExports") or []
@@ -454,20 +464,20 @@ class Rds(RDSResponse):
         source = self.params["SourceDBInstanceArn"]
         match = re.fullmatch(r"arn:aws:rds:([a-z0-9-]+):\d+:db:(.+)", source)
         if match is None or match[1] == self.region:
-            raise ServiceException("InvalidParameterValue", f"{source} is no instance of another region.")
+            raise RDSClientError("InvalidParameterValue", f"{source} is no instance of another region.")
         instance: Any = rds_backends[self.current_account][match[1]].databases.get(match[2])
         if instance is None:
             raise DBInstanceNotFoundError(match[2])
         if not instance.backup_retention_period:
-            raise ServiceException("InvalidDBInstanceState", f"{match[2]} has no automated backups.")
+            raise RDSClientError("InvalidDBInstanceState", f"{match[2]} has no automated backups.")
         key = self.params.get("KmsKeyId")
         if instance.storage_encrypted and (not key or f":{self.region}:" not in key):
-            raise ServiceException(
+            raise RDSClientError(
                 "InvalidParameterValue", f"An encrypted instance needs a KmsKeyId of {self.region}."
             )
         copies = kept(self.backend, "backup_copies")
         if any(one["DBInstanceArn"] == source for one in copies.values()):
-            raise ServiceException("InvalidDBInstanceState", f"{source} is replicated already.")
+            raise RDSClientError("InvalidDBInstanceState", f"{source} is replicated already.")
         arn = f"arn:aws:rds:{self.region}:{self.current_account}:auto-backup:ab-{mock_random.get_random_hex(26)}"
         copies[arn] = {
             "DBInstanceArn": source,
@@ -499,7 +509,7 @@ class Rds(RDSResponse):
             return super().describe_db_instance_automated_backups()
         found = kept(self.backend, "backup_copies").get(arn)
         if found is None:
-            raise ServiceException("DBInstanceAutomatedBackupNotFound", f"There is no automated backup {arn}.")
+            raise RDSClientError("DBInstanceAutomatedBackupNotFound", f"There is no automated backup {arn}.")
         return ActionResult({"DBInstanceAutomatedBackups": [found]})
 
 
@@ -524,13 +534,12 @@ class CloudWatch(CloudWatchResponse):
         named = {*rule_alarms(rule), *filter(None, [suppressor])}
         missing = sorted(one for one in named if one.rpartition(":alarm:")[2] not in alarms)
         if missing:
-            raise ServiceException(
-                "ValidationError",
+            raise ValidationError(
                 f"Could not save the composite alarm {name}: there is no alarm {', '.join(missing)}",
             )
         if (suppressor is None) != (None in waits):
-            raise ServiceException(
-                "ValidationError", "ActionsSuppressor goes with its WaitPeriod and its ExtensionPeriod"
+            raise ValidationError(
+                "ActionsSuppressor goes with its WaitPeriod and its ExtensionPeriod"
             )
         self.put_metric_alarm()
         alarm: Any = alarms[name]
@@ -546,21 +555,21 @@ _RULE_TOKEN: Final = re.compile(
 
 
 def rule_alarms(rule: str) -> list[str]:
-    """The alarms that a rule of a composite alarm names. Raises ServiceException for what is no rule."""
+    """The alarms that a rule of a composite alarm names. Raises ValidationError for what is no rule."""
     tokens: list[str] = []
     names: list[str] = []
     end = 0
     while rule[end:].strip():
         match = _RULE_TOKEN.match(rule, end)
         if match is None:
-            raise ServiceException("ValidationError", f"AlarmRule: nothing is known by {rule[end:].strip()!r}")
+            raise ValidationError(f"AlarmRule: nothing is known by {rule[end:].strip()!r}")
         if match["state"]:
             names.append(match["quoted"] or match["bare"])
         tokens.append("operand" if match["state"] else match["word"] or match["mark"])
         end = match.end()
     left = iter([*tokens, "end"])
     if not (_is_rule(_Ahead(left)) and len(rule) <= 10240):
-        raise ServiceException("ValidationError", f"AlarmRule is no expression: {rule!r}")
+        raise ValidationError(f"AlarmRule is no expression: {rule!r}")
     return names
 
 
@@ -606,9 +615,9 @@ class StepFunctions(StepFunctionResponse):
     def create_state_machine(self) -> ActionResult:
         role = self._get_param("roleArn")
         if not _is_role(self.current_account, role):
-            raise ServiceException("AccessDeniedException", f"There is no role {role} to be assumed.")
+            raise AWSError(f"There is no role {role} to be assumed.", "AccessDeniedException")
         if problems := definition_problems(self._get_param("definition")):
-            raise ServiceException("InvalidDefinition", f"Invalid State Machine Definition: {problems[0]}")
+            raise AWSError(f"Invalid State Machine Definition: {problems[0]}", "InvalidDefinition")
         return super().create_state_machine()
 
     def list_state_machine_versions(self) -> ActionResult:
@@ -729,16 +738,37 @@ def _listed(value: Any) -> list[Any]:
 
 
 class Ec2(EC2Response):
-    """Credits of an instance; descriptions of rules between security groups."""
+    """Credits of an instance; descriptions of all rules."""
+
+    def authorize_security_group_ingress(self) -> ActionResult:
+        return self._described(super().authorize_security_group_ingress())
+
+    def authorize_security_group_egress(self) -> ActionResult:
+        return self._described(super().authorize_security_group_egress())
+
+    def _described(self, answer: ActionResult) -> ActionResult:
+        """Keep what the request says of prefix lists; moto keeps their ids."""
+        said = {
+            one["PrefixListId"]: one.get("Description")
+            for permission in self._get_param("IpPermissions", [])
+            for one in permission.get("PrefixListIds", [])
+        }
+        made: Any = answer.result
+        for rule in made["SecurityGroupRules"]:
+            rule.kept_description = said.get(rule.prefix_list_id)
+        return answer
 
     def run_instances(self) -> ActionResult:
         answer = super().run_instances()
         given = self._get_param("CreditSpecification", {}).get("CpuCredits")
         reservation: Any = answer.result
         for one in reservation.instances:
+            # moto leaves the groups with the interface, where AWS tells them of the instance too.
+            if not one.security_groups:
+                one.security_groups = list(one.nics[0]._group_set)  # noqa: SLF001  (there is no other way in)
             burstable = one.instance_type.startswith("t")
             if given and not burstable:
-                raise ServiceException("InvalidParameterCombination", f"{one.instance_type} has no credits")
+                raise InvalidParameterCombination(f"{one.instance_type} has no credits")
             one.kept_credits = given or ("standard" if one.instance_type.startswith("t2.") else "unlimited")
         return answer
 
@@ -758,7 +788,8 @@ class Ec2(EC2Response):
 
 def _rule_description(self: SecurityGroupRule) -> str | None:
     """moto has it of a rule for addresses only."""
-    return self.ip_range.get("Description") or self.source_group.get("Description")
+    prefixes: str | None = vars(self).get("kept_description")
+    return self.ip_range.get("Description") or self.source_group.get("Description") or prefixes
 
 
 # -- what else is forgotten ----------------------------------------------------------------------------------
@@ -849,6 +880,9 @@ class Lambda(LambdaResponse):
         return 201, {"status": 201}, json.dumps(function.get_configuration(on_create=True))
 
 
+_MODULES: Final = backends.list_of_moto_modules
+
+
 def install() -> None:
     """Have moto's server answer with these, for as long as the process lives."""
     for ours in (
@@ -865,6 +899,11 @@ def install() -> None:
         }
     FakeBucket._log_permissions_enabled_policy = staticmethod(_may_log)  # noqa: SLF001  (there is no other way in)
     SecurityGroupRule.description = property(_rule_description)  # type: ignore[assignment]
+    # AWS leaves it away where there is no public address; moto says an empty one, which the provider takes for one.
+    association: Any = NetworkInterface.association
+    NetworkInterface.association = property(lambda self: association.fget(self) or None)  # type: ignore[assignment,method-assign]
+    # It asks the disk for each of its 160 services, twice a request.
+    backends.list_of_moto_modules = cache(lambda: frozenset(_MODULES()))  # type: ignore[assignment]
     _adds(Table, "describe", _caps)
     _adds(LambdaFunction, "get_configuration", _settings)
 

@@ -18,8 +18,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 from infra.errors import InfraError
+
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 ROOT: Final = Path(__file__).parents[1]
 IMAGE: Final = {
@@ -90,15 +93,21 @@ def main() -> None:
     sys.stdin.read()
 
 
-def _says_what_it_lacks(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """An operation that there is not is an answer, where moto ends the request with a traceback."""
+def _says_what_it_lacks(application: WsgiApp) -> WsgiApp:
+    """An operation that there is not is an error that an SDK reads, where moto ends the request with a traceback."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         try:
             return application(environ, start_response)
         except NotImplementedError as error:
-            start_response("501 Not Implemented", [("content-type", "text/plain"), ("x-amzn-errortype", "NotEmulated")])
-            return [f"the emulator: {error}".encode()]
+            if "HTTP_X_AMZ_TARGET" in environ:
+                body = json.dumps({"__type": "NotEmulated", "message": str(error)})
+            else:
+                told = f"<Code>NotEmulated</Code><Message>{escape(str(error))}</Message>"
+                body = f"<ErrorResponse><Error>{told}</Error></ErrorResponse>"
+            # Not 500, which an SDK would try again.
+            start_response("400 Bad Request", [("content-length", str(len(body.encode())))])
+            return [body.encode()]
 
     return answer
 
