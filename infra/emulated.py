@@ -6,6 +6,8 @@ asks for to create and to read is here: no update that nothing makes, and no del
 so it goes where theirs goes. Changes moto for the whole process: `infra.emulator` has one of its own.
 """
 
+# ruff: noqa: D102  (each public method is the operation of AWS that its name says)
+
 from __future__ import annotations
 
 import importlib
@@ -15,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
-import xmltodict
+import xmltodict  # type: ignore[import-untyped]
 from moto import backends
 from moto.awslambda.models import LambdaFunction
 from moto.awslambda.responses import LambdaResponse
@@ -23,9 +25,11 @@ from moto.budgets.exceptions import NotFoundException
 from moto.budgets.responses import BudgetsResponse
 from moto.cloudwatch.exceptions import ValidationError
 from moto.cloudwatch.responses import CloudWatchResponse
+from moto.core import responses, utils
 from moto.core.base_backend import BaseBackend
+from moto.core.common_types import TYPE_RESPONSE
 from moto.core.exceptions import AWSError
-from moto.core.responses import TYPE_RESPONSE, ActionResult, EmptyResult
+from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import utcnow
 from moto.dynamodb.models.table import Table
 from moto.dynamodb.responses import DynamoHandler, DynamoResult
@@ -52,8 +56,9 @@ from moto.redshift.exceptions import (
 from moto.redshift.models import Cluster, redshift_backends
 from moto.redshift.responses import RedshiftResponse
 from moto.s3.exceptions import S3ClientError
-from moto.s3.models import LOGGING_SERVICE_PRINCIPAL, FakeBucket
+from moto.s3.models import FakeBucket
 from moto.s3.responses import S3Response
+from moto.s3.utils import LOGGING_SERVICE_PRINCIPAL
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.sns.models import sns_backends
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser, ASLParserException
@@ -69,17 +74,19 @@ def kept(backend: BaseBackend, what: str) -> dict[Any, Any]:
 # -- references ----------------------------------------------------------------------------------------------
 
 
-def _is_key(account: str, arn: str) -> bool:
+def is_key(account: str, arn: str) -> bool:
     """Whether this KMS key is there, in the region that its ARN names."""
     match = re.fullmatch(r"arn:aws:kms:([a-z0-9-]+):\d+:key/(.+)", arn)
-    return bool(match) and match[2] in kms_backends[account][match[1]].keys
+    return match is not None and match[2] in kms_backends[account][match[1]].keys
 
 
-def _is_role(account: str, arn: str) -> bool:
+def is_role(account: str, arn: str) -> bool:
+    """Whether this role is there."""
     return any(role.arn == arn for role in iam_backends[account]["aws"].get_roles())
 
 
-def _is_topic(account: str, region: str, arn: str) -> bool:
+def is_topic(account: str, region: str, arn: str) -> bool:
+    """Whether this topic is there."""
     return arn in sns_backends[account][region].topics
 
 
@@ -87,7 +94,7 @@ def _is_topic(account: str, region: str, arn: str) -> bool:
 
 
 class Redshift(RedshiftResponse):
-    """Snapshot schedules, usage limits, event subscriptions, scheduled actions, parameters; a cluster with all of its settings."""
+    """Schedules, limits, event subscriptions, scheduled actions, parameters; a cluster with all of its settings."""
 
     def _cluster(self, name: str) -> Cluster:
         found = self.redshift_backend.clusters.get(name)
@@ -97,7 +104,7 @@ class Redshift(RedshiftResponse):
 
     def _roles(self, arns: Collection[str]) -> None:
         for arn in arns:
-            if not _is_role(self.current_account, arn):
+            if not is_role(self.current_account, arn):
                 raise RedshiftClientError("InvalidParameterValue", f"The IAM role {arn} is not valid.")
 
     def create_cluster(self) -> ActionResult:
@@ -110,12 +117,14 @@ class Redshift(RedshiftResponse):
         roles = given("IamRoles", [])
         self._roles([*roles, *filter(None, [given("DefaultIamRoleArn")])])
         for name in ("KmsKeyId", "MasterPasswordSecretKmsKeyId"):
-            if given(name) and not _is_key(self.current_account, given(name)):
+            if given(name) and not is_key(self.current_account, given(name)):
                 raise RedshiftClientError("LimitExceededFault", f"{name}: there is no key {given(name)}.")
         groups = {one.id for one in backend.ec2_backend.describe_security_groups()}
         for group in given("VpcSecurityGroupIds", []):
             if group not in groups:
-                raise RedshiftClientError("InvalidVPCNetworkStateFault", f"There is no security group {group}.")
+                raise RedshiftClientError(
+                    "InvalidVPCNetworkStateFault", f"There is no security group {group}."
+                )
         managed = self._get_bool_param("ManageMasterPassword", False)
         if managed == bool(given("MasterUserPassword")):
             raise RedshiftClientError(
@@ -198,7 +207,7 @@ class Redshift(RedshiftResponse):
 
     def create_snapshot_copy_grant(self) -> ActionResult:
         key = self._get_param("KmsKeyId")
-        if key and not _is_key(self.current_account, key):
+        if key and not is_key(self.current_account, key):
             raise RedshiftClientError("InvalidParameterValue", f"There is no key {key}.")
         made: Any = super().create_snapshot_copy_grant().result
         grant: Any = made["SnapshotCopyGrant"]
@@ -257,12 +266,8 @@ class Redshift(RedshiftResponse):
                 if schedule == one["ScheduleIdentifier"]
             ]
             if name in (None, one["ScheduleIdentifier"]) and (cluster is None or cluster in clusters):
-                states = [
-                    {"ClusterIdentifier": by, "ScheduleAssociationState": "ACTIVE"} for by in clusters
-                ]
-                answer.append(
-                    one | {"AssociatedClusterCount": len(clusters), "AssociatedClusters": states}
-                )
+                states = [{"ClusterIdentifier": by, "ScheduleAssociationState": "ACTIVE"} for by in clusters]
+                answer.append(one | {"AssociatedClusterCount": len(clusters), "AssociatedClusters": states})
         return ActionResult({"SnapshotSchedules": answer})
 
     # -- usage limits
@@ -272,7 +277,9 @@ class Redshift(RedshiftResponse):
         names = ("ClusterIdentifier", "FeatureType", "LimitType", "Amount", "Period", "BreachAction")
         limit = {name: self._get_param(name) for name in names}
         self._cluster(limit["ClusterIdentifier"])
-        limit = {"Period": "monthly", "BreachAction": "log"} | {k: v for k, v in limit.items() if v is not None}
+        limit = {"Period": "monthly", "BreachAction": "log"} | {
+            k: v for k, v in limit.items() if v is not None
+        }
         same = ("ClusterIdentifier", "FeatureType", "LimitType", "Period")
         if any(all(one[name] == limit[name] for name in same) for one in limits.values()):
             raise RedshiftClientError("UsageLimitAlreadyExists", "There is such a usage limit already.")
@@ -302,7 +309,7 @@ class Redshift(RedshiftResponse):
         name, topic = self._get_param("SubscriptionName"), self._get_param("SnsTopicArn")
         if name in subscriptions:
             raise RedshiftClientError("SubscriptionAlreadyExist", f"{name} already exists.")
-        if not _is_topic(self.current_account, self.region, topic):
+        if not is_topic(self.current_account, self.region, topic):
             raise RedshiftClientError("SNSTopicArnNotFound", f"There is no topic {topic}.")
         kind, sources = self._get_param("SourceType"), self._get_param("SourceIds", [])
         if sources and not kind:
@@ -337,11 +344,7 @@ class Redshift(RedshiftResponse):
         if name is not None and name not in subscriptions:
             raise RedshiftClientError("SubscriptionNotFound", f"There is no event subscription {name}.")
         return ActionResult(
-            {
-                "EventSubscriptionsList": [
-                    one for key, one in subscriptions.items() if name in (None, key)
-                ]
-            }
+            {"EventSubscriptionsList": [one for key, one in subscriptions.items() if name in (None, key)]}
         )
 
     # -- scheduled actions
@@ -386,11 +389,11 @@ class Rds(RDSResponse):
     def _check(self) -> None:
         """Refuse a role or a key that is not there."""
         role = self.params.get("MonitoringRoleArn")
-        if role and not _is_role(self.current_account, role):
+        if role and not is_role(self.current_account, role):
             raise RDSClientError("InvalidParameterValue", f"IAM role ARN value is invalid: {role}")
         for name in ("KmsKeyId", "PerformanceInsightsKMSKeyId", "MasterUserSecretKmsKeyId"):
             key = self.params.get(name)
-            if key and not _is_key(self.current_account, key):
+            if key and not is_key(self.current_account, key):
                 raise RDSClientError("KMSKeyNotAccessibleFault", f"{name}: there is no key {key}.")
 
     def _insights(self, instance: Any) -> None:
@@ -527,9 +530,7 @@ class CloudWatch(CloudWatchResponse):
     def put_composite_alarm(self) -> ActionResult:
         name, rule = self._get_param("AlarmName"), self._get_param("AlarmRule")
         suppressor = self._get_param("ActionsSuppressor")
-        waits = [
-            self._get_int_param(f"ActionsSuppressor{which}Period") for which in ("Wait", "Extension")
-        ]
+        waits = [self._get_int_param(f"ActionsSuppressor{which}Period") for which in ("Wait", "Extension")]
         alarms = self.cloudwatch_backend.alarms
         named = {*rule_alarms(rule), *filter(None, [suppressor])}
         missing = sorted(one for one in named if one.rpartition(":alarm:")[2] not in alarms)
@@ -538,9 +539,7 @@ class CloudWatch(CloudWatchResponse):
                 f"Could not save the composite alarm {name}: there is no alarm {', '.join(missing)}",
             )
         if (suppressor is None) != (None in waits):
-            raise ValidationError(
-                "ActionsSuppressor goes with its WaitPeriod and its ExtensionPeriod"
-            )
+            raise ValidationError("ActionsSuppressor goes with its WaitPeriod and its ExtensionPeriod")
         self.put_metric_alarm()
         alarm: Any = alarms[name]
         alarm.actions_suppressor = suppressor
@@ -614,7 +613,7 @@ class StepFunctions(StepFunctionResponse):
 
     def create_state_machine(self) -> ActionResult:
         role = self._get_param("roleArn")
-        if not _is_role(self.current_account, role):
+        if not is_role(self.current_account, role):
             raise AWSError(f"There is no role {role} to be assumed.", "AccessDeniedException")
         if problems := definition_problems(self._get_param("definition")):
             raise AWSError(f"Invalid State Machine Definition: {problems[0]}", "InvalidDefinition")
@@ -643,7 +642,7 @@ class StepFunctions(StepFunctionResponse):
 
 
 def definition_problems(definition: str) -> list[str]:
-    """What is wrong with a state machine: its grammar, by moto's parser; then states that lead nowhere or are unreached."""
+    """What is wrong with a state machine: grammar, by moto's parser; then states that lead nowhere or are not led to."""
     try:
         AmazonStateLanguageParser.parse(definition)
         machine = json.loads(definition)
@@ -881,6 +880,7 @@ class Lambda(LambdaResponse):
 
 
 _MODULES: Final = backends.list_of_moto_modules
+_METHODS: Final[Any] = utils.method_names_from_class
 
 
 def install() -> None:
@@ -897,13 +897,18 @@ def install() -> None:
             path: getattr(ours, handler.__name__) if handler.__self__ is theirs else handler
             for path, handler in urls.url_paths.items()
         }
-    FakeBucket._log_permissions_enabled_policy = staticmethod(_may_log)  # noqa: SLF001  (there is no other way in)
-    SecurityGroupRule.description = property(_rule_description)  # type: ignore[assignment]
+    buckets: Any = FakeBucket
+    buckets._log_permissions_enabled_policy = staticmethod(_may_log)  # noqa: SLF001  (there is no other way in)
+    rules: Any = SecurityGroupRule
+    rules.description = property(_rule_description)
     # AWS leaves it away where there is no public address; moto says an empty one, which the provider takes for one.
-    association: Any = NetworkInterface.association
-    NetworkInterface.association = property(lambda self: association.fget(self) or None)  # type: ignore[assignment,method-assign]
-    # It asks the disk for each of its 160 services, twice a request.
-    backends.list_of_moto_modules = cache(lambda: frozenset(_MODULES()))  # type: ignore[assignment]
+    interfaces: Any = NetworkInterface
+    association = interfaces.association
+    interfaces.association = property(lambda self: association.fget(self) or None)
+    # At every request it asks the disk for each of its 160 services, twice, and the class for its members: a third of
+    # its time.
+    backends.list_of_moto_modules = cache(lambda: frozenset(_MODULES()))
+    responses.method_names_from_class = cache(_METHODS)  # type: ignore[attr-defined]
     _adds(Table, "describe", _caps)
     _adds(LambdaFunction, "get_configuration", _settings)
 

@@ -82,12 +82,24 @@ def main() -> None:
     from werkzeug.serving import make_server
 
     from infra.emulated import install
+    from infra.emulated_serverless import PREFIX, RedshiftServerless
     from local.aws_server import one_at_a_time
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the access log
     install()
-    application = one_at_a_time(_says_what_it_lacks(DomainDispatcherApplication(create_backend_app)))
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    moto, serverless = DomainDispatcherApplication(create_backend_app), RedshiftServerless()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        ours = environ.get("HTTP_X_AMZ_TARGET", "").startswith(PREFIX)
+        return (serverless if ours else moto)(environ, start_response)
+
+    server = make_server(
+        "127.0.0.1",
+        0,
+        one_at_a_time(_says_what_it_lacks(application)),
+        threaded=True,
+        request_handler=MotoRequestHandler,
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     sys.stdin.read()

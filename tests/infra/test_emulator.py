@@ -29,7 +29,7 @@ IMAGE = "ami-0123456789abcdef0"
 def client() -> Iterator[Client]:
     """A client of a service, of one emulator for all tests here: each uses names of its own."""
     with emulator([IMAGE]) as url:
-        session = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b")
+        session: Any = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b")
         config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
 
         def make(service: str, region: str = "eu-central-1") -> Any:
@@ -230,9 +230,7 @@ def test_usage_limits(client: Client, cluster: str) -> None:
         "BreachAction": "disable",
     }
     refused(redshift.create_usage_limit, "UsageLimitAlreadyExists", **limit, Amount=6)
-    refused(
-        redshift.create_usage_limit, "ClusterNotFound", **limit | {"ClusterIdentifier": "none"}, Amount=6
-    )
+    refused(redshift.create_usage_limit, "ClusterNotFound", **limit | {"ClusterIdentifier": "none"}, Amount=6)
     refused(redshift.describe_usage_limits, "UsageLimitNotFound", UsageLimitId="none")
 
 
@@ -245,9 +243,7 @@ def test_event_subscriptions_of_a_warehouse(client: Client, cluster: str, topic:
     assert (found["EventCategoriesList"], found["Severity"]) == (["security"], "ERROR")
     refused(redshift.create_event_subscription, "SubscriptionAlreadyExist", **given)
     given["SubscriptionName"] = "t"
-    refused(
-        redshift.create_event_subscription, "SNSTopicArnNotFound", **given | {"SnsTopicArn": NO_TOPIC}
-    )
+    refused(redshift.create_event_subscription, "SNSTopicArnNotFound", **given | {"SnsTopicArn": NO_TOPIC})
     refused(redshift.create_event_subscription, "SourceNotFound", **given | {"SourceIds": ["none"]})
     refused(redshift.describe_event_subscriptions, "SubscriptionNotFound", SubscriptionName="none")
 
@@ -269,6 +265,43 @@ def test_scheduled_actions(client: Client, cluster: str, role: str) -> None:
     given["TargetAction"] = {"PauseCluster": {"ClusterIdentifier": "none"}}
     refused(redshift.create_scheduled_action, "ClusterNotFound", **given)
     refused(redshift.describe_scheduled_actions, "ScheduledActionNotFound", ScheduledActionName="none")
+
+
+def test_a_serverless_warehouse(client: Client, role: str, key: str) -> None:
+    serverless = client("redshift-serverless")
+    namespace = {"namespaceName": "space", "iamRoles": [role], "kmsKeyId": key, "logExports": ["userlog"]}
+    create = serverless.create_namespace
+    tags = [{"key": "a", "value": "b"}]
+    create(**namespace, manageAdminPassword=True, adminPasswordSecretKmsKeyId=key, tags=tags)
+    found = serverless.get_namespace(namespaceName="space")["namespace"]
+    assert {name: found[name] for name in namespace} == namespace
+    assert serverless.list_tags_for_resource(resourceArn=found["namespaceArn"])["tags"] == tags
+    client("secretsmanager").describe_secret(SecretId=found["adminPasswordSecretArn"])
+    other = {"namespaceName": "other", "manageAdminPassword": True}
+    refused(create, "ConflictException", **other | {"namespaceName": "space"})
+    refused(create, "ValidationException", **other, iamRoles=[NOBODY])
+    refused(create, "ValidationException", **other, kmsKeyId=NO_KEY)
+    refused(create, "ValidationException", **other, adminUserPassword="Secret12")
+    refused(serverless.get_namespace, "ResourceNotFoundException", namespaceName="none")
+
+    workgroup = {"workgroupName": "group", "namespaceName": "space", "baseCapacity": 8}
+    create = serverless.create_workgroup
+    refused(create, "ResourceNotFoundException", **workgroup | {"namespaceName": "none"})
+    refused(create, "ValidationException", **workgroup, subnetIds=["subnet-none"])
+    refused(create, "ValidationException", **workgroup, securityGroupIds=["sg-none"])
+    create(**workgroup)
+    found = serverless.get_workgroup(workgroupName="group")["workgroup"]
+    assert {name: found[name] for name in workgroup} == workgroup
+    refused(create, "ConflictException", **workgroup | {"workgroupName": "second"})
+
+    limit = {"resourceArn": found["workgroupArn"], "usageType": "serverless-compute", "amount": 8}
+    made = serverless.create_usage_limit(**limit, breachAction="deactivate")["usageLimit"]
+    found = serverless.get_usage_limit(usageLimitId=made["usageLimitId"])["usageLimit"]
+    assert {name: found[name] for name in limit} == limit
+    refused(serverless.create_usage_limit, "ConflictException", **limit)
+    refused(
+        serverless.create_usage_limit, "ResourceNotFoundException", **limit | {"resourceArn": f"{NOBODY}x"}
+    )
 
 
 PRIMARY = {
@@ -377,9 +410,7 @@ def test_parameters_of_an_instance(client: Client) -> None:
     parameter = {"ParameterName": "jit", "ParameterValue": "0", "ApplyMethod": "immediate"}
     rds.modify_db_parameter_group(DBParameterGroupName="group", Parameters=[parameter])
     find = rds.describe_db_parameters
-    assert find(DBParameterGroupName="group", Source="user")["Parameters"] == [
-        parameter | {"Source": "user"}
-    ]
+    assert find(DBParameterGroupName="group", Source="user")["Parameters"] == [parameter | {"Source": "user"}]
     assert find(DBParameterGroupName="group", Source="system")["Parameters"] == []
     refused(find, "DBParameterGroupNotFound", DBParameterGroupName="none")
 
@@ -460,7 +491,9 @@ def test_state_machines(client: Client, role: str) -> None:
     answer = states.validate_state_machine_definition(definition=bad)
     assert answer["result"] == "FAIL"
     assert answer["diagnostics"][0]["severity"] == "ERROR"
-    arn = states.create_state_machine(name="m", definition=good, roleArn=role, publish=True)["stateMachineArn"]
+    arn = states.create_state_machine(name="m", definition=good, roleArn=role, publish=True)[
+        "stateMachineArn"
+    ]
     versions = states.list_state_machine_versions(stateMachineArn=arn)["stateMachineVersions"]
     assert [one["stateMachineVersionArn"] for one in versions] == [f"{arn}:1"]
     create = states.create_state_machine
@@ -471,9 +504,7 @@ def test_state_machines(client: Client, role: str) -> None:
 def test_metrics_and_logging_of_a_bucket(client: Client) -> None:
     s3 = client("s3")
     for name in ("data", "logs"):
-        s3.create_bucket(
-            Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
-        )
+        s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     wanted = {"Id": "all", "Filter": {"Prefix": "p/"}}
     s3.put_bucket_metrics_configuration(Bucket="data", Id="all", MetricsConfiguration=wanted)
     get = s3.get_bucket_metrics_configuration
