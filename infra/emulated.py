@@ -642,7 +642,7 @@ class StepFunctions(StepFunctionResponse):
 
 
 def definition_problems(definition: str) -> list[str]:
-    """What is wrong with a state machine: grammar, by moto's parser; then states that lead nowhere or are not led to."""
+    """What is wrong with a state machine: grammar, by moto's parser; then states that lead nowhere, or unreached."""
     try:
         AmazonStateLanguageParser.parse(definition)
         machine = json.loads(definition)

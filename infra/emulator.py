@@ -96,13 +96,38 @@ def main() -> None:
     server = make_server(
         "127.0.0.1",
         0,
-        one_at_a_time(_says_what_it_lacks(application)),
+        one_at_a_time(_answers_again(_says_what_it_lacks(application))),
         threaded=True,
         request_handler=MotoRequestHandler,
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     sys.stdin.read()
+
+
+def _answers_again(application: WsgiApp) -> WsgiApp:
+    """A request that an SDK sends again, since the answer was lost, gets that answer: it is not done a second time.
+
+    One in a thousand is, on a busy machine; what creates something would be refused as its own duplicate.
+    """
+    answers: dict[str, tuple[str, list[tuple[str, str]], bytes]] = {}
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "")
+        if request in answers:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        else:
+            told: list[Any] = []
+            body = b"".join(application(environ, lambda *given: told.extend(given)))
+            if not request or told[0] >= "500":
+                start_response(*told)
+                return [body]
+            answers[request] = told[0], told[1], body
+        status, headers, body = answers[request]
+        start_response(status, headers)
+        return [body]
+
+    return answer
 
 
 def _says_what_it_lacks(application: WsgiApp) -> WsgiApp:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -673,6 +675,22 @@ def test_a_function_keeps_its_dead_letters_and_its_log(client: Client, role: str
 def test_an_operation_that_is_not_there_says_so(client: Client) -> None:
     refused(client("redshift").describe_reserved_nodes, "NotEmulated")
     refused(client("stepfunctions").redrive_execution, "NotEmulated", executionArn="arn")
+
+
+def test_a_request_that_is_sent_again_is_not_done_again(client: Client) -> None:
+    def create(invocation: str) -> int:
+        request = urllib.request.Request(  # noqa: S310  (the emulator's URL)
+            client("redshift-serverless").meta.endpoint_url,
+            json.dumps({"namespaceName": "again", "manageAdminPassword": True}).encode(),
+            {"X-Amz-Target": "RedshiftServerless.CreateNamespace", "amz-sdk-invocation-id": invocation},
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:  # noqa: S310
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert [create("one"), create("one"), create("another")] == [200, 200, 400]
 
 
 def test_the_definition_of_every_stack_is_one(graph: Graph) -> None:
