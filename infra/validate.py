@@ -312,7 +312,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--apply",
         action="store_true",
-        help="create it all in an emulator of AWS, and look what a second run would do",
+        help="create it all in an emulator of AWS, and look what a second run would do: up to eight minutes, since"
+        " the provider waits for each instance of RDS",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args(argv)
