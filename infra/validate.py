@@ -264,8 +264,10 @@ class _Terraform:
 
     def changes(self) -> list[Mapping[str, Any]]:
         """What a run after this one would do, resource by resource."""
-        done = self.run("plan", "-input=false", "-no-color", "-out=again.plan")
-        if done.returncode:
+        done = self.run("plan", "-input=false", "-no-color", "-detailed-exitcode", "-out=again.plan")
+        if done.returncode == 0:
+            return []
+        if done.returncode != 2:  # there are changes
             raise InfraError(f"terraform plan: {_first_error(done.stdout + done.stderr)}")
         shown: list[Mapping[str, Any]] = json.loads(self.run("show", "-json", "again.plan").stdout)[
             "resource_changes"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 
 from infra import validate
 from infra.errors import InfraError
-from infra.graph import record
+from infra.graph import Graph, record
 from infra.validate import Checked, check
 from tests.infra.conftest import graph_of
 
@@ -22,22 +20,25 @@ here = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def applied() -> Iterator[Future[Checked]]:
-    """An apply of prod: the provider mostly waits for a minute, so it is begun before the first test, looked at last.
-
-    All but the instances of RDS, for which the provider waits six minutes; `validate --apply` makes them too.
-    """
-    with ThreadPoolExecutor(1) as executor:
-        yield executor.submit(check, graph_of("prod"), apply=True, without=validate.SLOW)
-
-
 @here
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_the_provider_accepts_every_resource(stack: str, applied: Future[Checked]) -> None:
+def test_the_provider_accepts_every_resource(stack: str) -> None:
     checked = check(graph_of(stack))
     assert checked.errors == []
     assert checked.resources > 200
+
+
+@here
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_everything_is_created_in_the_emulator_and_a_second_run_has_nothing_to_do(prod: Graph) -> None:
+    # All but the instances of RDS, for which the provider waits six minutes; `validate --apply` makes them too.
+    checked = check(prod, apply=True, without=validate.SLOW)
+    assert checked.errors == []
+    assert checked.changes == []
+    assert checked.created + checked.left_out == checked.resources
+    # The primary, two replicas, and the copy of backups.
+    assert checked.left_out == 4
 
 
 @here
@@ -96,17 +97,3 @@ def test_errors_or_changes_are_no_pass() -> None:
         return Checked("dev", "5.100.0", 1, **given)
 
     assert [found.passed for found in (one(), one(errors=["x"]), one(changes=["x"]))] == [True, False, False]
-
-
-@here
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_everything_is_created_in_the_emulator_and_a_second_run_has_nothing_to_do(
-    applied: Future[Checked],
-) -> None:
-    checked = applied.result()
-    assert checked.errors == []
-    assert checked.changes == []
-    assert checked.created + checked.left_out == checked.resources
-    # The primary, two replicas, and the copy of backups.
-    assert checked.left_out == 4
