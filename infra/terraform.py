@@ -349,6 +349,9 @@ class _Writer:
                 # A name that was given is the same text for both; the order is kept by depends_on.
                 if path[0] in other.inputs or value in given:
                     continue
+                # What stands for one resource only is never a mere word, which any text may hold: a status.
+                if value.isalpha():
+                    continue
                 expression = self._path(other, block, path)
                 if expression is not None:
                     found.setdefault(value, f"${{{self.addresses[urn]}.{expression}}}")

@@ -104,6 +104,18 @@ def test_a_reference_is_one_and_other_text_stays() -> None:
     }
 
 
+def test_a_word_is_no_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    def declare() -> None:
+        table = aws.dynamodb.Table("items", name="eav-items")
+        aws.sqs.Queue("queue", policy=table.arn.apply(lambda arn: f"{arn} is active"))
+
+    graph = record(settings(), lambda _: declare())
+    (table,) = graph.of_kind("dynamodb.Table")
+    monkeypatch.setitem(table.outputs, "hashKey", "active")
+    found = convert(graph, SCHEMAS, provider={}).config["resource"]["aws_sqs_queue"]["_queue"]
+    assert found["policy"] == "${aws_dynamodb_table._items.arn} is active"
+
+
 def test_what_is_left_out_is_still_a_value_for_others() -> None:
     def declare() -> None:
         table = aws.dynamodb.Table("items", name="eav-items")
