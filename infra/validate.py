@@ -30,6 +30,8 @@ from infra.terraform import convert
 
 SOURCE: Final = "hashicorp/aws"
 PROVIDER: Final = f"registry.terraform.io/{SOURCE}"
+VERSION: Final = "5.100.0"
+"""What is taken from the registry where no mirror has one: `infra.terraform` knows which inputs are newer than it."""
 MIRRORS: Final = (
     "~/.terraform.d/plugins",
     "~/.local/share/terraform/plugins",
@@ -208,7 +210,8 @@ class _Terraform:
 
     def prepare(self) -> tuple[Mapping[str, Any], str]:
         """Schemas of the resource types, and the provider's version."""
-        self.write({"terraform": {"required_providers": {"aws": {"source": SOURCE}}}})
+        wanted = {"source": SOURCE} | ({} if self.mirror else {"version": VERSION})
+        self.write({"terraform": {"required_providers": {"aws": wanted}}})
         if self.unpacked:
             return _schemas(self), self.unpacked.parent.name
         done = self.run("init", "-no-color", "-input=false")

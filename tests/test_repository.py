@@ -259,6 +259,16 @@ class TestWorkflows:
         paths = {path.removesuffix("/**") for path in found[True]["push"]["paths"]}
         assert copied <= paths
 
+    def test_each_stack_is_validated_by_a_terraform_that_is_what_it_was(self) -> None:
+        found = yaml.safe_load((REPOSITORY / ".github/workflows/infra.yml").read_text(encoding="utf-8"))
+        job = found["jobs"]["provider"]
+        assert job["strategy"]["matrix"]["stack"] == ["dev", "staging", "prod"]
+        runs = [step.get("run", "") for step in job["steps"]]
+        (fetched,) = [run for run in runs if "curl" in run]
+        assert "sha256sum --check" in fetched
+        assert fetched.index("sha256sum") < fetched.index("GITHUB_PATH")
+        assert any("infra validate" in run and "--apply" in run for run in runs)
+
     def test_what_a_stack_is_made_of_has_it_planned_and_deployed(self) -> None:
         found = yaml.safe_load((REPOSITORY / ".github/workflows/infra.yml").read_text(encoding="utf-8"))[True]
         assert found["pull_request"]["paths"] == found["push"]["paths"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,18 @@ def test_the_newest_provider_for_this_machine_is_taken_where_it_lies_unpacked(
         (folder / "terraform-provider-aws_v").touch()
     assert validate._unpacked(tmp_path) == tmp_path / validate.PROVIDER / "5.100.0/linux_amd64"
     assert validate._unpacked(tmp_path / "packed") is None
+
+
+@pytest.mark.parametrize(("mirror", "version"), [(None, validate.VERSION), (Path("/somewhere"), None)])
+def test_the_registry_is_asked_for_the_version_that_the_graph_is_written_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: Path | None, version: str | None
+) -> None:
+    monkeypatch.setattr(validate, "find_mirror", lambda: mirror)
+    terraform = validate._Terraform("false", tmp_path)  # the program, which fails
+    with pytest.raises(InfraError, match="terraform init"):
+        terraform.prepare()
+    asked = json.loads((tmp_path / "main.tf.json").read_text())["terraform"]["required_providers"]["aws"]
+    assert asked.get("version") == version
 
 
 def test_without_terraform_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
