@@ -38,7 +38,13 @@ def adopt(state: Mapping[str, Any], taken: Mapping[str, str]) -> tuple[dict[str,
         raise InfraError(
             "an update was interrupted (pending_operations): pulumi refresh first, then export again"
         )
-    instances = {str(one.get("id")): one for one in deployment["resources"] if one.get("type") == TYPE}
+    found = [one for one in deployment["resources"] if one.get("type") == TYPE]
+    if going := [one for one in found if one.get("delete")]:
+        raise InfraError(
+            f"{_name(going[0])} is also there as one that is to be deleted, of a replacement that was interrupted:"
+            " pulumi up or refresh first, then export again"
+        )
+    instances = {str(one.get("id")): one for one in found}
     for old, new in taken.items():
         if new in instances:
             raise InfraError(

@@ -278,7 +278,16 @@ class Bootstrap:
 
     def _reads_state(self) -> Document:
         # A preview takes the lock of the stack, so that it does not read what a deployment is writing.
-        return _policy(*self._state(".pulumi/locks/*"))
+        return _policy(
+            *self._state(".pulumi/locks/*"),
+            # The program has AWS make the master's password up; what is made in a preview is thrown away.
+            {
+                "Sid": "MakeUpAPassword",
+                "Effect": "Allow",
+                "Action": ["secretsmanager:GetRandomPassword"],
+                "Resource": ["*"],
+            },
+        )
 
     def _pushes(self, stack: str) -> Document:
         # Building runs what others have written: it gets no more than this, and from there a stack takes a digest.

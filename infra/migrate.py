@@ -24,6 +24,8 @@ TASK: Final = "migrate"
 FAILED: Final = 3
 POLL_SECONDS: Final = 5.0
 TIMEOUT_MINUTES: Final = 60
+SEEN_AFTER: Final = 24
+"""Looks, after which a task that was started is known."""
 LOG_SECONDS: Final = 15.0
 """How long what a task said last may still be on its way to CloudWatch when the task has ended."""
 
@@ -89,7 +91,7 @@ class Migration:
         self.say(f"{definition.rpartition('/')[2]} in {self.cluster}: {self.settings.workers.image_digest}")
         answer = self.ecs.run_task(
             cluster=self.cluster, taskDefinition=definition, launchType="FARGATE", networkConfiguration=network,
-            startedBy="python -m infra migrate", propagateTags="TASK_DEFINITION",
+            startedBy="infra-migrate", propagateTags="TASK_DEFINITION",
         )  # fmt: skip
         if not answer["tasks"]:
             reasons = ", ".join(one.get("reason", "") for one in answer["failures"])
@@ -110,11 +112,16 @@ class Migration:
         return self._ended(task, stream)
 
     def _look(self, arn: str) -> Any:
-        (task,) = self.ecs.describe_tasks(cluster=self.cluster, tasks=[arn])["tasks"]
-        return task
+        """What ECS says of the task; it may not know for a moment what it has just started."""
+        for _ in range(SEEN_AFTER):
+            if found := self.ecs.describe_tasks(cluster=self.cluster, tasks=[arn])["tasks"]:
+                return found[0]
+            self.pause(POLL_SECONDS)
+        raise InfraError(f"{arn} was started, and ECS does not know it: look whether it runs before the next")
 
     def _ended(self, task: Any, stream: tuple[str, str]) -> int:
-        (container,) = task["containers"]
+        # Others may be beside it: an account can have GuardDuty add its agent.
+        container = next(one for one in task["containers"] if one["name"] == TASK)
         code = container.get("exitCode")
         if code is None:
             # It never ran: no image, no network, no secret. Nothing was logged.

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -153,12 +154,15 @@ class Site:
         session: Any,
         database_url: str | None,
         exported: Callable[[str], Mapping[str, Any] | None] | None = None,
+        resolve: Callable[[str], Collection[str]] | None = None,
     ) -> None:
-        """`exported`: a stack's name → what `pulumi stack export` prints, None where pulumi is not to be had."""
+        """`exported`: a stack's name → what `pulumi stack export` prints, None where pulumi is not to be had.
+        `resolve`: a host's name → its addresses.
+        """
         self.graph, self.session, self.database_url = graph, session, database_url
         self.stack, self.settings = graph.settings.stack, graph.settings.postgres
         self.file = f"Pulumi.{self.stack}.yaml"
-        self.exported = exported or export
+        self.exported, self.resolve = exported or export, resolve or addresses
         self._clients: dict[str, Any] = {}
 
     def aws(self, name: str) -> Any:
@@ -251,10 +255,12 @@ class Site:
             if ending := [name for name, (_, running) in counts.items() if running]:
                 return waits(f"{', '.join(ending)} is stopping")
             return done("no task writes")
-        if not any(desired for desired, _ in counts.values()):
+        idle = [name for name, (desired, _) in counts.items() if not desired]
+        if idle or self.settings.also_connect:
+            why = f"not yet: {', '.join(idle)}" if idle else "also_connect is still set"
             return by_hand(
                 f"{self.file}: workers.workers and workers.ingesters as they were, without also_connect,"
-                " pulumi up"
+                f" pulumi up ({why})"
             )
         if short := [name for name, (desired, running) in counts.items() if running < desired]:
             return waits(f"{', '.join(short)} is starting")
@@ -274,7 +280,7 @@ class Site:
         known = {
             str(one.get("id"))
             for one in (state.get("deployment") or {}).get("resources", ())
-            if one.get("type") == "aws:rds/instance:Instance"
+            if one.get("type") == "aws:rds/instance:Instance" and not one.get("delete")
         }
         missing = set(taken.values()) - known
         return by_hand(how) if missing else done(", ".join(taken.values()))
@@ -283,7 +289,9 @@ class Site:
 
     @contextmanager
     def database(self) -> Iterator[db.Connection]:
-        """A connection as the master. Raises InfraError where there is no way, or the server refuses."""
+        """A connection as the master to the writer of this stack. Raises InfraError where there is no way, it leads to
+        another server, or the server refuses.
+        """
         if not self.database_url:
             raise InfraError(
                 "DATABASE_URL is not set: eav_admin's, through the bastion (docs/deploy.md), to the writer"
@@ -293,9 +301,22 @@ class Site:
                 db.translated(self.database_url),
                 db.connect(self.database_url, None, "python -m infra") as connection,
             ):
+                self._check_server(connection)
                 yield connection
         except JobsError as error:
             raise InfraError(f"database: {error}") from None
+
+    def _check_server(self, connection: db.Connection) -> None:
+        """Of a tunnel only the near end has a name: what counts is the address that the server has itself."""
+        ((own,),) = connection.execute("SELECT host(inet_server_addr())").fetchall()
+        host = str((self.existing(self.primary).get("Endpoint") or {}).get("Address", ""))
+        if not host:
+            raise InfraError(f"{self.primary} has no address yet")
+        if own not in self.resolve(host):
+            raise InfraError(
+                f"DATABASE_URL leads to a server at {own or 'a local socket'}, which is not {host}: a tunnel to another"
+                " instance?"
+            )
 
     def ask(self, query: str, *parameters: Any) -> list[Row]:
         """Rows of a query. Raises InfraError."""
@@ -349,6 +370,14 @@ class Site:
 def server_major(connection: db.Connection) -> int:
     """The major version of the server."""
     return connection.info.server_version // 10000
+
+
+def addresses(host: str) -> Collection[str]:
+    """Of a host, by the resolver of this machine. Raises InfraError."""
+    try:
+        return {str(one[4][0]) for one in socket.getaddrinfo(host, None)}
+    except OSError as error:
+        raise InfraError(f"{host}: {error.strerror or error}") from None
 
 
 def tags_of(instance: Instance) -> dict[str, str]:

@@ -84,7 +84,9 @@ class Postgres(Component):
         self.secret_arn: pulumi.Output[str] = (
             self._own_secret(password).arn
             if password is not None
-            else self.primary.master_user_secrets.apply(lambda found: found[0].secret_arn or "")
+            else self.primary.master_user_secrets.apply(
+                lambda found: (found[0].secret_arn or "") if found else ""
+            )
         )
         self._events(notices)
         self.endpoints: dict[str, pulumi.Output[str]] = {"writer": self.primary.address}

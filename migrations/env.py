@@ -30,6 +30,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import context
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
@@ -132,6 +133,26 @@ def check_server(connection: Connection) -> None:
         )
 
 
+def check_not_held(connection: Connection) -> None:
+    """Refuse DDL while partitions are held: green of a blue/green deployment follows by rows and would end by it."""
+    if not connection.scalar(sa.text("SELECT to_regclass('partman.part_config') IS NOT NULL")):
+        return
+    held = connection.scalar(
+        sa.text("SELECT string_agg(parent_table, ', ') FROM partman.part_config WHERE undo_in_progress")
+    )
+    command = getattr(context.config.cmd_opts, "cmd", (None,))[0]
+    changes = getattr(command, "__name__", "") in ("upgrade", "downgrade", "stamp")
+    current = set(MigrationContext.configure(connection).get_current_heads())
+    # With nothing to do an upgrade is no change, and a deployment may go on.
+    if getattr(command, "__name__", "") == "upgrade" and current == set(context.script.get_heads()):
+        changes = False
+    if held and changes:
+        raise CommandError(
+            f"partitions are held ({held}): a new major version is under way, and DDL would end it. Migrate when"
+            " python -m infra upgrade is over, or after its --abort"
+        )
+
+
 def take_turn(connection: Connection) -> None:
     """Wait, and say so, while another run migrates this database; give up after a minute."""
     for attempt in range(60):
@@ -189,6 +210,7 @@ def run_online() -> None:
         raise CommandError(f"cannot connect to {where}: {one_line(error)}") from None
     with connection:
         check_server(connection)
+        check_not_held(connection)
         take_turn(connection)
         partitions = is_partition(connection)
         connection.commit()

@@ -45,13 +45,17 @@ class Running:
     mortal: bool = False
     """Each step, and each change that AWS is asked for, is killed once before it and once after it."""
     deaths: set[tuple[str, ...]] = field(default_factory=set)
+    at: frozenset[str] = frozenset({"127.0.0.1", "::1"})
+    """The addresses of every endpoint: those of the server of the tests."""
     offered: str = "18.1"
     """The version that RDS can upgrade to."""
     slept: Callable[[], None] = lambda: None
     minutes: float = 0.0
 
     def site(self) -> Site:
-        return Site(self.graph, self.session, self.database_url, lambda stack: self.state)
+        return Site(
+            self.graph, self.session, self.database_url, lambda stack: self.state, lambda host: self.at
+        )
 
     def run(self, steps: Callable[[Site], Sequence[Step]], *, execute: bool = True) -> list[Line]:
         """Look at the steps, and do them."""

@@ -108,6 +108,7 @@ def test_an_id_that_stands_elsewhere_only_is_said_to(
             lambda state: state["deployment"]["resources"][0]["outputs"].update(resourceId=NEW_REPLICA),
             "resourceId is not",
         ),
+        (lambda state: state["deployment"]["resources"][0].update(delete=True), "that is to be deleted"),
         (lambda state: state.pop("deployment"), "no exported stack"),
     ],
 )

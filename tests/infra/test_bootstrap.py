@@ -86,6 +86,8 @@ def test_a_preview_changes_no_state(account: Any) -> None:
     ]
     writes = [one["Resource"] for one in policy["Statement"] if "s3:PutObject" in one["Action"]]
     assert writes == [["arn:aws:s3:::eav-pulumi-state-123456789012/.pulumi/locks/*"]]
+    # What the program asks AWS for in a preview and no policy of AWS's for looking has.
+    assert ["secretsmanager:GetRandomPassword"] in [one["Action"] for one in policy["Statement"]]
 
 
 def document(account: Any, role: str) -> Any:

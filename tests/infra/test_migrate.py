@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -109,6 +110,56 @@ def test_the_task_runs_in_the_network_it_was_told_and_its_log_is_shown_to_the_la
     assert stack.said[0].endswith(DIGEST)
     assert stack.said[-1] == "ended with exit code 0"
     assert stack.active() == ["1"], "what Pulumi made was what ran"
+
+
+def test_a_task_that_ecs_does_not_know_at_once_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack()
+    run = Migration(stack.graph, stack.session, stack.said.append, stack.pause)
+    look, missing = run.ecs.describe_tasks, [1, 1]
+    monkeypatch.setattr(
+        run.ecs,
+        "describe_tasks",
+        lambda **given: {"tasks": []} if missing and missing.pop() else look(**given),
+    )
+    assert run.run(stack.network) == 0
+
+
+def test_a_task_that_ecs_never_knows_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack()
+    run = Migration(stack.graph, stack.session, stack.said.append, lambda seconds: None)
+    monkeypatch.setattr(run.ecs, "describe_tasks", lambda **given: {"tasks": []})
+    with pytest.raises(InfraError, match="ECS does not know it"):
+        run.run(stack.network)
+
+
+def test_the_exit_code_is_the_migration_s_whoever_is_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack()
+    run = Migration(stack.graph, stack.session, stack.said.append, stack.pause)
+    look = run.ecs.describe_tasks
+
+    def beside(**given: Any) -> Any:
+        found = look(**given)
+        for task in found["tasks"]:
+            task["containers"].insert(0, {"name": "aws-guardduty-agent", "exitCode": 1})
+        return found
+
+    monkeypatch.setattr(run.ecs, "describe_tasks", beside)
+    assert run.run(stack.network) == 0
+
+
+def test_who_started_it_is_a_name_that_ecs_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack()
+    run = Migration(stack.graph, stack.session, stack.said.append, stack.pause)
+    asked: list[str] = []
+    start = run.ecs.run_task
+
+    def noted(**given: Any) -> Any:
+        asked.append(given["startedBy"])
+        return start(**given)
+
+    monkeypatch.setattr(run.ecs, "run_task", noted)
+    assert run.run(stack.network) == 0
+    assert re.fullmatch(r"[A-Za-z0-9/_-]{1,128}", asked[0])
 
 
 def test_the_exit_code_of_the_container_decides() -> None:

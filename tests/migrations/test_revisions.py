@@ -58,6 +58,22 @@ def test_upgrade_of_a_current_database_does_nothing(database: Database) -> None:
     assert schema_of(database.url) == before
 
 
+def test_no_ddl_while_partitions_are_held(database: Database) -> None:
+    # As python -m infra upgrade holds them: green follows by rows, and ends by a change of the schema.
+    head = database.one("SELECT version_num FROM alembic_version")
+    database.all("UPDATE partman.part_config SET undo_in_progress = true RETURNING 1")
+    assert run_alembic(database.url, "upgrade", "head").returncode == 0, "there is nothing to change"
+    assert run_alembic(database.url, "current").returncode == 0
+    done = run_alembic(database.url, "downgrade", "-1")
+    assert done.returncode != 0
+    assert "a new major version is under way" in done.stderr
+    database.all("UPDATE alembic_version SET version_num = '0011' RETURNING 1")
+    done = run_alembic(database.url, "upgrade", "head")
+    assert done.returncode != 0
+    assert "eav.entity_values_ts" in done.stderr
+    assert database.one("SELECT version_num FROM alembic_version") == "0011" != head
+
+
 def test_metadata_matches_the_database(database: Database) -> None:
     done = run_alembic(database.url, "check")
     assert done.returncode == 0, done.stderr
