@@ -127,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         state = json.loads(options.state.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InfraError(f"{options.state} is no JSON ({error}): {EXPORT}") from None
+    except OSError as error:
+        raise InfraError(f"{options.state}: {error.strerror}: {EXPORT}") from None
     if not isinstance(state, dict):
         raise InfraError(f"{options.state} is no exported stack: {EXPORT}")
     changed, lines = adopt(state, taken)

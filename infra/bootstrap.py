@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -17,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.errors import InfraError
 from infra.naming import PROJECT
-from infra.settings import STACKS
+from infra.settings import REGIONS, STACKS
 
 ALIAS: Final = f"alias/{PROJECT}-pulumi"
 ISSUER: Final = "token.actions.githubusercontent.com"
@@ -71,6 +73,7 @@ class Bootstrap:
 
     def run(self) -> Iterator[Step]:
         """Look at each thing, in the order in which they need each other; make it if `execute`."""
+        self._check_region()
         yield self._step(f"KMS key {ALIAS}", self._key_is, self._make_key)
         yield self._step("rotation of the key", self._rotation_is, self._rotate)
         yield self._step(f"bucket {self.bucket}", self._bucket_is, self._make_bucket)
@@ -90,6 +93,18 @@ class Bootstrap:
             return Step(what, state)
         make()
         return Step(what, state, done=True)
+
+    def _check_region(self) -> None:
+        """Raises InfraError where the state is in another region: key, roles and state have to be in one."""
+        try:
+            where = self.s3.get_bucket_location(Bucket=self.bucket, ExpectedBucketOwner=self.account)
+        except ClientError:
+            return  # none yet, or not ours: looked at below
+        there = where.get("LocationConstraint") or "us-east-1"
+        if there != self.region:
+            raise InfraError(
+                f"bucket {self.bucket} is in {there}, not in {self.region}: --region {there}, and nothing was changed"
+            )
 
     # -- the key ---------------------------------------------------------------------------------------------
 
@@ -438,18 +453,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--execute", action="store_true", help="make what is missing (default: say what is)")
     parser.add_argument("--json", action="store_true", help="one JSON array on standard output")
     options = parser.parse_args(argv)
-    if options.repository.count("/") != 1 or any(sign in options.repository for sign in "*?: "):
-        # A wildcard here would let any repository in.
+    # A wildcard here would let any repository in.
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?/[A-Za-z0-9._-]+", options.repository):
         raise InfraError(f"--repository must be OWNER/NAME, got {options.repository}")
     session = boto3.Session()
-    region = options.region or session.region_name
+    # boto3 itself reads AWS_DEFAULT_REGION alone, where other tools read AWS_REGION.
+    region = options.region or os.environ.get("AWS_REGION") or session.region_name
     if not region:
         raise InfraError("no region: give --region or set AWS_REGION")
+    if region not in REGIONS:
+        raise InfraError(f"{region} is no region of AWS that this runs in, such as eu-central-1")
     try:
         found = Bootstrap(session, region, options.repository, options.execute)
         steps = list(found.run())
     except (BotoCoreError, ClientError) as error:
-        raise InfraError(f"AWS: {error}") from None
+        raise InfraError(f"AWS: {' '.join(str(error).split())}") from None
     if options.json:
         print(json.dumps([asdict(step) for step in steps]))
     else:

@@ -260,16 +260,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m infra checklist",
         description=(__doc__ or "").strip(),
-        epilog="exit codes: 0 nothing failed; 1 something did, or could not be looked up with --strict; 2 wrong usage",
+        epilog="exit codes: 0 nothing failed; 1 something did, or with --strict was unknown, or all of it was unknown;"
+        " 2 wrong usage",
     )
     parser.add_argument("stack", help="dev, staging, prod")
-    parser.add_argument("when", choices=("before", "after"), help="the deployment")
+    parser.add_argument("when", choices=("before", "after"), metavar="before|after", help="the deployment")
     parser.add_argument("--strict", action="store_true", help="what could not be looked up counts as failed")
     parser.add_argument(
         "--watch", type=int, default=0, metavar="MINUTES", help="look again each minute for so long"
     )
     parser.add_argument("--json", action="store_true", help="one JSON array on standard output")
     options = parser.parse_args(argv)
+    if options.watch < 0:
+        parser.error(f"argument --watch: minutes must be 0 or more, got {options.watch}")
     if options.watch and options.json:
         raise InfraError("--watch is for people: leave out --json")
     graph = load_graph(options.stack)
@@ -284,7 +287,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{options.stack}, {options.when} the deployment, {datetime.now(UTC):%F %T} UTC")
             for line in lines:
                 print(f"  {line.state:8} {line.title}: {line.detail}", flush=True)
-        failed = any(line.state in bad for line in lines)
+            if unknown := sum(line.state == "unknown" for line in lines):
+                print(
+                    f"{unknown} could not be looked up{'' if options.strict else ': --strict counts them as failed'}"
+                )
+        # Without credentials nothing fails, since nothing is seen.
+        blind = {line.state for line in lines} <= {"unknown", "by hand"}
+        failed = blind or any(line.state in bad for line in lines)
         # A list that fails while it is watched is for now, not for the end.
         if failed or time.monotonic() >= end:
             return int(failed)

@@ -48,11 +48,9 @@ USAGE: Final = "usage: python -m infra COMMAND …, and python -m infra COMMAND 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 it cannot go on, 2 wrong usage; others are its own."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(help_text())
-        return 0 if arguments else 2
-    name, *rest = arguments
-    if name not in COMMANDS:
+    name, *rest = arguments or [""]
+    asked = name in ("", "-h", "--help")
+    if not asked and name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
         print(f"python -m infra: no command {name}: {hint}", file=sys.stderr)
@@ -60,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for the life of the process)
     try:
-        code: int = importlib.import_module(COMMANDS[name][0]).main(rest)
+        code = _help(0 if name else 2) if asked else importlib.import_module(COMMANDS[name][0]).main(rest)
         sys.stdout.flush()
     except InfraError as error:
         for line in str(error).splitlines():
@@ -78,6 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What is left to write would fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    return code
+
+
+def _help(code: int) -> int:
+    print(help_text())
     return code
 
 

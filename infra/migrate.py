@@ -194,6 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"how long to wait for the end (default {TIMEOUT_MINUTES}); the task goes on without us",
     )  # fmt: skip
     options = parser.parse_args(argv)
+    if not options.timeout > 0:
+        parser.error(f"argument --timeout: minutes must be above 0, got {options.timeout:g}")
     graph = load_graph(options.stack)
     if graph.settings.workers.image_digest is None:
         print(

@@ -330,7 +330,7 @@ def _show_difference(found: Difference, one: str, other: str, console: Console) 
             table.add_row(component, kind, ", ".join(names))
         console.print(table)
     console.print()
-    table = _table("USD a month", "component", one, other, "more", right=(one, other, "more"))
+    table = _table("USD a month", "component", one, other, "difference", right=(one, other, "difference"))
     for name, (here, there) in [*found.usd.items(), ("all", found.total)]:
         table.add_row(name, _usd(here), _usd(there), _usd(there - here))
     console.print(table)

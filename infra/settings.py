@@ -484,7 +484,11 @@ class Archive(Section):
 class Workers(Section):
     """The jobs in the VPC, as Fargate tasks: the scheduler, ingest from the stream, and migrations when asked."""
 
-    image_digest: str | None = Field(None, pattern=r"^sha256:[0-9a-f]{64}$")
+    image_digest: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="sha256: and 64 hexadecimal digits, as `python -m infra image dev --build` prints them",
+    )
     """Of the image in the stack's registry. None: nothing was pushed yet, and no task runs."""
     worker_cpu: Literal[256, 512, 1024, 2048, 4096] = 512
     worker_memory_mb: int = Field(1024, ge=512, le=30720, multiple_of=512)
@@ -732,6 +736,12 @@ def load(stack: str, config: Mapping[str, Any]) -> Settings:
                 values[section] = value
             else:
                 lines.append(f"{key} is no setting{_nearest(section, SECTIONS)}")
+                # That the right one is missing then is the same mistake, told twice.
+                hidden |= {
+                    one
+                    for one in difflib.get_close_matches(section, SECTIONS, 1)
+                    if f"{PROJECT}:{one}" not in config
+                }
         elif key.startswith("aws:"):
             lines.append(f"{key} is not used here; aws:region and aws:defaultTags are")
         elif not key.startswith("pulumi:"):

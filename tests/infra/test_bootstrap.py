@@ -79,6 +79,34 @@ def test_only_this_repository_may_take_the_roles(account: Any) -> None:
     assert subjects == [f"repo:{REPOSITORY}:environment:prod"], "so that GitHub asks the reviewers of prod"
 
 
+def test_state_in_another_region_is_left_as_it_is(account: Any) -> None:
+    states(account, execute=True)
+    elsewhere = Bootstrap(account, "us-east-1", REPOSITORY, execute=True)
+    with pytest.raises(InfraError, match=r"is in eu-central-1, not in us-east-1: --region eu-central-1"):
+        list(elsewhere.run())
+    aliases = account.client("kms", "us-east-1").list_aliases()["Aliases"]
+    assert bootstrap.ALIAS not in [one["AliasName"] for one in aliases]
+    assert set(states(account).values()) == {"there"}
+
+
+@pytest.mark.parametrize(("region", "says"), [("mars-1", "mars-1 is no region"), ("eu-central-1", None)])
+def test_a_region_is_one_and_is_found_where_other_tools_look(
+    account: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    region: str,
+    says: str | None,
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.setenv("AWS_REGION", region)
+    if says:
+        with pytest.raises(InfraError, match=says):
+            bootstrap.main(["--repository", REPOSITORY])
+    else:
+        assert bootstrap.main(["--repository", REPOSITORY]) == 0
+        assert "missing" in capsys.readouterr().out
+
+
 def test_a_preview_changes_no_state(account: Any) -> None:
     states(account, execute=True)
     policy = account.client("iam").get_role_policy(RoleName="eav-ci-preview", PolicyName="eav-ci-preview")[
@@ -141,7 +169,7 @@ def test_the_command_says_what_it_did_and_what_comes_next(
     assert "pulumi login 's3://eav-pulumi-state-123456789012?region=eu-central-1'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("repository", ["*", "example", "example/*", "a/b/c"])
+@pytest.mark.parametrize("repository", ["*", "example", "example/*", "a/b/c", "a/", "/b", "a/b,c"])
 def test_a_repository_that_is_none_or_many_is_refused(repository: str) -> None:
     with pytest.raises(InfraError, match="OWNER/NAME"):
         bootstrap.main(["--repository", repository, "--region", REGION])

@@ -9,7 +9,7 @@ import pytest
 from moto import mock_aws
 
 from infra import checklist
-from infra.checklist import Checklist
+from infra.checklist import Checklist, Line
 from infra.errors import InfraError
 from infra.graph import Graph
 from tests.infra.conftest import graph_of
@@ -49,6 +49,25 @@ def test_an_empty_account_is_not_fine_and_every_line_is_looked_at(account: Any) 
     assert "not found" in detail.lower()
     assert found["lessons are written down"][0] == "by hand"
     assert len(found) == 7, "the rest goes on"
+
+
+def test_a_list_of_which_nothing_could_be_seen_is_not_well(
+    account: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setattr(
+        Checklist,
+        "run",
+        lambda self, when: iter([Line("a", "unknown", "no credentials"), Line("b", "by hand", "")]),
+    )
+    assert checklist.main(["dev", "after"]) == 1
+    assert "1 could not be looked up: --strict counts them as failed" in capsys.readouterr().out
+    monkeypatch.setattr(
+        Checklist, "run", lambda self, when: iter([Line("a", "unknown", "not yet"), Line("b", "ok", "")])
+    )
+    assert checklist.main(["dev", "after"]) == 0
+    with pytest.raises(SystemExit):
+        checklist.main(["dev", "after", "--watch", "-3"])
 
 
 def test_alarms_that_are_up_are_named(account: Any) -> None:

@@ -11,7 +11,7 @@ from infra.errors import InfraError
 from infra.operation import addresses
 from tests.conftest import Database
 from tests.infra.conftest import graph_of
-from tests.infra.running import Running, running
+from tests.infra.running import ACCOUNT, Running, running
 
 
 @pytest.fixture
@@ -37,9 +37,7 @@ def test_a_host_without_an_address_is_a_line() -> None:
 
 def test_what_writes_runs_again_when_all_of_it_does(stack: Running) -> None:
     assert stack.site().writers(wanted="running").state == "done"
-    services = ecs_backends[stack.session.client("sts").get_caller_identity()["Account"]][
-        stack.graph.settings.region
-    ].services.values()
+    services = ecs_backends[ACCOUNT][stack.graph.settings.region].services.values()
     (ingest,) = [one for one in services if "ingest" in one.name]
     # Nobody would read the stream, and what came in would be gone when its retention is over.
     ingest.desired_count = ingest.running_count = 0

@@ -424,6 +424,16 @@ def test_the_program_passes_over_no_key(monkeypatch: pytest.MonkeyPatch) -> None
         program.settings_of("dev")
 
 
+def test_a_misspelt_section_is_one_mistake() -> None:
+    given = config("dev")
+    given[f"{PROJECT}:warehous"] = given.pop(f"{PROJECT}:warehouse")
+    with pytest.raises(SettingsError) as caught:
+        load("dev", given)
+    assert str(caught.value).splitlines() == [
+        "Pulumi.dev.yaml: eav-platform:warehous is no setting: did you mean warehouse?"
+    ]
+
+
 def test_the_program_takes_no_secret_that_pulumi_has_decrypted(monkeypatch: pytest.MonkeyPatch) -> None:
     as_pulumi(monkeypatch, config("dev", postgres__database="correct"), f"{PROJECT}:postgres")
     with pytest.raises(SettingsError) as caught:
