@@ -39,6 +39,8 @@ LAG_BYTES: Final = 16 * 2**20
 """Of WAL that green has not confirmed, when the switch may begin: a segment, a second or two of the design load."""
 FREE_SHARE: Final = 0.25
 """Of the disk: the slots that green reads from may hold a fifth (max_slot_wal_keep_size), the rest is to work with."""
+SNAPSHOT_SERVES: Final = timedelta(days=1)
+"""How old the snapshot may be that is made before green."""
 AHEAD: Final = timedelta(days=1)
 """That partitions must be made ahead when green is begun with, and at least until the switch."""
 HELD: Final = "1000 years"
@@ -172,7 +174,14 @@ class Upgrade:
             Step("extensions are up to date", self._checked(self._extended), self._extend),
             Step("nothing in the database hinders", self._checked(self._unhindered)),
             *(
-                [Step("a password for the time being", self._checked(self._unmanaged), self._unmanage)]
+                [
+                    Step(
+                        "a password for the time being",
+                        self._checked(self._unmanaged),
+                        self._unmanage,
+                        after_waiting=True,
+                    )
+                ]
                 if managed
                 else []
             ),
@@ -199,9 +208,10 @@ class Upgrade:
                 "the archive is taken over",
                 lambda: self.site.archive_adopted(self.site.existing(self.name)),
             ),
+            # No step after it asks the database, whose password then is another; the program reads its secret.
+            *([self._managed_again()] if managed else []),
             Step("the stack knows the instances", self._known),
             Step(f"the group of version {self.major} is in use", self._regrouped),
-            *([Step("the password is AWS's again", self._managed, self._manage)] if managed else []),
             Step("what writes runs again", lambda: self.site.writers(wanted="running")),
         ]
         return before + after
@@ -210,16 +220,15 @@ class Upgrade:
         """The way back before the switch."""
         return [
             Step("it has not switched", self._unswitched),
-            Step("green is deleted", self._gone, self._delete),
+            Step("green is deleted", self._gone, self._delete, after_waiting=True),
             Step("partitions are made and leave again", self._let_go, self._release),
-            *(
-                [Step("the password is AWS's again", self._managed, self._manage)]
-                if self.site.settings.managed_master
-                else []
-            ),
+            *([self._managed_again()] if self.site.settings.managed_master else []),
             Step("green's group is deleted", self._ungrouped, self._delete_group),
             Step("the settings are as before", self._unset),
         ]
+
+    def _managed_again(self) -> Step:
+        return Step("the password is AWS's again", self._managed, self._manage, after_waiting=True)
 
     # -- where it stands -------------------------------------------------------------------------------------
 
@@ -256,7 +265,9 @@ class Upgrade:
         found = self._deployment()
         pairs = []
         for one in found.get("SwitchoverDetails") or () if found else ():
-            blue, green = (self.site.instance(one[f"{which}Member"]) for which in ("Source", "Target"))
+            # ARNs, both optional: the target has none until it is made.
+            members = [one.get(f"{which}Member") for which in ("Source", "Target")]
+            blue, green = (self.site.instance(member) if member else None for member in members)
             if blue and green:
                 pairs.append((blue, green))
         return pairs
@@ -468,20 +479,28 @@ class Upgrade:
             connection.execute("SELECT ops.maintain_partitions()")
 
     def _snapshot(self) -> Found:
-        name = f"{self.name}-before-{self.major}"
-        try:
-            (found,) = self.site.rds.describe_db_snapshots(DBSnapshotIdentifier=name)["DBSnapshots"]
-        except self.site.rds.exceptions.DBSnapshotNotFoundFault:
-            return todo(f"{name}; hours for terabytes the first time, minutes after a backup")
-        if found["Status"] != "available":
-            return waits(f"{name} is {found['Status']}, {found.get('PercentProgress', 0)} %")
-        return done(
-            f"{name} of {found['SnapshotCreateTime']:%F %T}" if found.get("SnapshotCreateTime") else name
+        shown = self.site.rds.describe_db_snapshots(DBInstanceIdentifier=self.name, SnapshotType="manual")
+        for found in shown["DBSnapshots"]:
+            name, began = found["DBSnapshotIdentifier"], found.get("SnapshotCreateTime")
+            # That of an attempt that was given up is of another day.
+            old = bool(began) and datetime.now(UTC) - began > SNAPSHOT_SERVES
+            if not name.startswith(f"{self.name}-before-{self.major}-") or (
+                old and found["Status"] != "creating"
+            ):
+                continue
+            if found["Status"] == "failed":
+                return refused(f"{name} failed: delete it, then run this again")
+            if found["Status"] != "available":
+                return waits(f"{name} is {found['Status']}, {found.get('PercentProgress', 0)} %")
+            return done(f"{name} of {began:%F %T}" if began else name)
+        return todo(
+            f"{self.name}-before-{self.major}-…; hours for terabytes the first time, minutes after a backup"
         )
 
     def _make_snapshot(self) -> None:
         self.site.rds.create_db_snapshot(
-            DBInstanceIdentifier=self.name, DBSnapshotIdentifier=f"{self.name}-before-{self.major}"
+            DBInstanceIdentifier=self.name,
+            DBSnapshotIdentifier=f"{self.name}-before-{self.major}-{datetime.now(UTC):%Y%m%d%H%M}",
         )
 
     # -- green -----------------------------------------------------------------------------------------------
@@ -654,10 +673,10 @@ class Upgrade:
         found = self._deployment()
         if found is None:
             return done(f"there is no {self.deployment}")
-        if found["Status"] == "DELETING":
-            return waits(f"{self.deployment} is deleting")
+        if found["Status"] in ("DELETING", "PROVISIONING"):
+            return waits(f"{self.deployment} is {found['Status']}")
         names = [green["DBInstanceIdentifier"] for _, green in self._pairs()]
-        return todo(f"delete {self.deployment} and {', '.join(names)}")
+        return todo(f"delete {self.deployment} and {', '.join(names) or 'what was made for it'}")
 
     def _delete(self) -> None:
         for _, green in self._pairs():

@@ -82,6 +82,10 @@ class Step:
     title: str
     look: Callable[[], Found]
     do: Callable[[], object] | None = None
+    after_waiting: bool = False
+    """Whether it is to be done only once something else is over. Of all others the first look says whether they are:
+    one that was under way and then is not was undone by somebody.
+    """
 
 
 @dataclass(frozen=True)
@@ -125,15 +129,18 @@ def run(
 
 def _carry_out(step: Step, found: Found, say: Callable[[str], None], patience: Patience) -> Found:
     """Do it if it is to be done, and wait until it is no longer under way. Raises InfraError if AWS shows nothing."""
-    began, asked, told = patience.clock(), None, ""
+    began, asked, told, waited = patience.clock(), None, "", False
     while found.state in ("next", "waits"):
         now = patience.clock()
         if (line := f"{found.detail} ({(now - began) / 60:.0f} min)") != told:
             told = line
             say(f"{step.title}: {line}")
         if found.state == "waits":
+            waited = True
             patience.sleep(patience.every)
         elif asked is None:
+            if waited and not step.after_waiting:
+                raise InfraError("it was under way and is no longer: somebody undid it, run this again")
             assert step.do is not None, step.title
             step.do()
             asked = patience.clock()

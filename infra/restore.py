@@ -37,8 +37,28 @@ SETTLED: Final = (
     "backing-up",
     "configuring-enhanced-monitoring",
     "configuring-iam-database-auth",
+    "configuring-log-exports",
+    "storage-config-upgrade",
+    "storage-initialization",
+    "storage-optimization",
 )
-"""States in which an instance works and a change of name is over."""
+"""States in which an instance works and a change of name is over; the last ones may last for days."""
+LOST: Final = (
+    "failed",
+    "inaccessible-encryption-credentials",
+    "incompatible-credentials",
+    "incompatible-network",
+    "incompatible-option-group",
+    "incompatible-parameters",
+    "incompatible-restore",
+    "insufficient-capacity",
+    "restore-error",
+    "stopped",
+    "storage-full",
+)
+"""States that an instance does not come out of by itself."""
+MOVING: Final = ("modifying", "rebooting", "renaming")
+"""States of an instance whose name may be changing."""
 
 
 class Restore:
@@ -62,8 +82,13 @@ class Restore:
             *found,
             Step("roles may log in there", self._lets_in),
             Step("what writes is stopped", self._stopped),
-            Step(f"{self.name} becomes {self.old_name}", self._aside, self._set_aside),
-            Step(f"{self.made_name} becomes {self.name}", self._in_place, self._put_in_place),
+            Step(f"{self.name} becomes {self.old_name}", self._aside, self._set_aside, after_waiting=True),
+            Step(
+                f"{self.made_name} becomes {self.name}",
+                self._in_place,
+                self._put_in_place,
+                after_waiting=True,
+            ),
             Step("staging is adopted", lambda: self.site.adopted(self._made()), self.site.adopt),
             Step("the archive is taken over", lambda: self.site.archive_adopted(self._made())),
             Step("the stack knows the instance", self._known),
@@ -76,7 +101,7 @@ class Restore:
         """The way back before the restored instance has taken over."""
         return [
             Step("it has not taken over", self._still_beside),
-            Step("the restored instance is deleted", self._gone, self._delete),
+            Step("the restored instance is deleted", self._gone, self._delete, after_waiting=True),
         ]
 
     # -- which is which --------------------------------------------------------------------------------------
@@ -144,6 +169,11 @@ class Restore:
         return self._ready(made)
 
     def _ready(self, made: Instance) -> Found:
+        if made["DBInstanceStatus"] in LOST:
+            return refused(
+                f"{made['DBInstanceIdentifier']} is {made['DBInstanceStatus']}: its events say why (aws rds"
+                " describe-events); --abort and begin again"
+            )
         if made["DBInstanceStatus"] not in SETTLED:
             return waits(f"{made['DBInstanceIdentifier']} is {made['DBInstanceStatus']}")
         host = (made.get("Endpoint") or {}).get("Address", "")
@@ -181,7 +211,12 @@ class Restore:
         return wanted | {name: base[name] for name in optional if base.get(name)}
 
     def _looked_at(self) -> Found:
-        host = self._made()["Endpoint"]["Address"]
+        made = self._made()
+        if made["DBInstanceIdentifier"] == self.name:
+            return refused(
+                f"{self.name} itself was restored to {self.moment} and took over: there is no copy"
+            )
+        host = made["Endpoint"]["Address"]
         return by_hand(
             f"{host}, with the master's password of {self.moment}: copy rows from there (pg_dump --table, \\copy);"
             " then --abort deletes it, or --take-over puts it in the place of the one that runs"
@@ -206,13 +241,14 @@ class Restore:
         if old is None and self._made()["DBInstanceIdentifier"] == self.name:
             return done("it was, and is gone")
         base = self.site.instance(self.name)
-        if old is None and base is not None and base["DBInstanceStatus"] not in SETTLED:
+        # An instance that is unwell is why somebody restores one.
+        if old is None and base is not None and base["DBInstanceStatus"] not in (*SETTLED, *LOST):
             return waits(f"{self.name} is {base['DBInstanceStatus']}")
         if old is None:
             return todo(
                 f"rename; {self.name} answers to nobody from here to the end of the next step, some minutes"
             )
-        if old["DBInstanceStatus"] not in SETTLED:
+        if old["DBInstanceStatus"] in MOVING:
             return waits(f"{self.old_name} is {old['DBInstanceStatus']}")
         return done(f"{old['DbiResourceId']}, with all that came after {self.moment}")
 
@@ -286,6 +322,14 @@ class Restore:
             return refused(
                 f"{self.old_name} was replaced already: the way back is by names (docs/database-operations.md)"
             )
+        # For a minute after the change of names was asked for nothing bears the new one.
+        base = self.site.instance(self.name)
+        if base is None:
+            return refused(f"there is no {self.name}: the restored instance is all there is")
+        if base.get("PendingModifiedValues", {}).get("DBInstanceIdentifier") or REPLACED in tags_of(base):
+            return refused(f"{self.name} is being set aside: go on with --take-over")
+        if base["DBInstanceStatus"] in MOVING:
+            return waits(f"{self.name} is {base['DBInstanceStatus']}")
         return done(f"{self.name} is as it was")
 
     def _gone(self) -> Found:
@@ -294,8 +338,8 @@ class Restore:
             return done(f"there is no {self.made_name}")
         if tags_of(made).get(TO) != self.moment:
             return refused(f"{self.made_name} was restored to {tags_of(made).get(TO)}, not to {self.moment}")
-        if made["DBInstanceStatus"] == "deleting":
-            return waits(f"{self.made_name} is deleting")
+        if made["DBInstanceStatus"] not in (*SETTLED, *LOST):
+            return waits(f"{self.made_name} is {made['DBInstanceStatus']}")
         return todo(f"delete {self.made_name} ({made['DbiResourceId']}), with no last snapshot")
 
     def _delete(self) -> None:

@@ -385,3 +385,38 @@ def test_it_says_what_scripts_need(stack: Running, capsys: pytest.CaptureFixture
     assert blue_green.main(["prod", "--to", TO, "--abort"], site=stack.site()) == 0
     with pytest.raises(InfraError, match="major and minor"):
         blue_green.main(["prod", "--to", "18"])
+
+
+@pytest.mark.parametrize("status", ["PROVISIONING", "INVALID_CONFIGURATION"])
+def test_a_green_that_was_never_made_can_be_given_up(
+    stack: Running, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """The member of a deployment that does not exist yet, or never will, has no ARN."""
+    upgrade = Upgrade(stack.site(), TO)
+    (base,) = stack.rds.describe_db_instances(DBInstanceIdentifier=NAME)["DBInstances"]
+    deployment = {
+        "BlueGreenDeploymentIdentifier": "bgd-1",
+        "Status": status,
+        "SwitchoverDetails": [{"SourceMember": base["DBInstanceArn"], "Status": status}],
+    }
+    monkeypatch.setattr(upgrade, "_deployment", lambda: deployment)
+    assert upgrade._pairs() == []
+    assert upgrade._unswitched().state == "done"
+    assert upgrade._gone().state == ("waits" if status == "PROVISIONING" else "next")
+
+
+def test_a_snapshot_of_an_attempt_that_was_given_up_is_no_snapshot_of_this_one(stack: Running) -> None:
+    upgrade = Upgrade(stack.site(), TO)
+    assert upgrade._snapshot().state == "next"
+    upgrade._make_snapshot()
+    assert upgrade._snapshot().state == "done"
+    (made,) = (
+        one
+        for one in stack.backend.database_snapshots.values()
+        if one.db_snapshot_identifier.startswith(f"{NAME}-before-18-")
+    )
+    made.status = "failed"
+    assert upgrade._snapshot().state == "refused"
+    made.status = "available"
+    made.created -= timedelta(days=2)
+    assert upgrade._snapshot().state == "next"

@@ -178,6 +178,71 @@ def test_a_change_of_names_that_is_under_way_is_not_asked_for_again(aws_only: Ru
     assert aside.look() == Found("waits", f"{NAME} is renaming")
 
 
+@pytest.mark.parametrize("at", ["tagged", "renaming", "between the names"])
+def test_what_is_taking_over_is_not_deleted(aws_only: Running, at: str) -> None:
+    # For a minute after the change of names was asked for, nothing bears the new one.
+    aws_only.run(beside)
+    base = aws_only.backend.databases[NAME]
+    if at == "tagged":
+        base.tags.append({"Key": restore.REPLACED, "Value": "db-RESTORED"})
+    elif at == "renaming":
+        base.status = "renaming"
+    else:
+        del aws_only.backend.databases[NAME]
+    found = left(aws_only.run(undone, execute=False))
+    assert found
+    assert (found.title, found.state) == ("it has not taken over", "waits" if at == "renaming" else "refused")
+    assert f"{NAME}-restored" in aws_only.backend.databases
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("storage-optimization", "done"),
+        ("creating", "waits"),
+        ("incompatible-restore", "refused"),
+        ("failed", "refused"),
+    ],
+)
+def test_what_the_restored_instance_is_in(aws_only: Running, status: str, state: str) -> None:
+    aws_only.run(beside)
+    aws_only.backend.databases[f"{NAME}-restored"].status = status
+    assert beside(aws_only.site())[1].look().state == state
+    gone = undone(aws_only.site())[1].look()
+    assert gone.state == ("waits" if status == "creating" else "next")
+
+
+@pytest.mark.parametrize("status", ["storage-full", "failed", "stopped"])
+def test_one_that_is_unwell_is_replaced_all_the_same(aws_only: Running, status: str) -> None:
+    aws_only.run(beside)
+    aws_only.backend.databases[NAME].status = status
+    (aside,) = (step for step in taking_over(aws_only.site()) if step.title == f"{NAME} becomes {NAME}-old1")
+    assert aside.look().state == "next"
+
+
+def test_what_somebody_undoes_meanwhile_is_not_done_again(aws_only: Running) -> None:
+    aws_only.run(beside)
+    restored = aws_only.backend.databases[f"{NAME}-restored"]
+    restored.status = "creating"
+
+    def somebody_else() -> None:
+        aws_only.backend.databases.pop(f"{NAME}-restored", None)
+
+    aws_only.slept = somebody_else
+    found = left(aws_only.run(beside))
+    assert found
+    assert (found.state, "somebody undid it" in found.detail) == ("refused", True)
+    assert aws_only.changes.count("RestoreDBInstanceToPointInTime") == 1
+
+
+def test_one_that_took_over_is_no_copy_to_look_at(stack: Running, database: Database) -> None:
+    to_the_end(stack, database)
+    del stack.backend.databases[f"{NAME}-old1"]
+    found = left(stack.run(beside))
+    assert found
+    assert (found.state, "took over" in found.detail) == ("refused", True)
+
+
 def test_what_is_not_adopted_here_is_not_taken_for_adopted(stack: Running, database: Database) -> None:
     """A run of the job from before the restored instance is of the old one; a server from before it is the old one."""
     (instance,) = stack.rds.describe_db_instances(DBInstanceIdentifier=NAME)["DBInstances"]
