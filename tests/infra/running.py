@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -33,6 +33,13 @@ class KilledError(Exception):
     """As if the process had been."""
 
 
+class Anywhere(frozenset[str]):
+    """Has every address."""
+
+    def __contains__(self, address: object) -> bool:
+        return address is not None
+
+
 @dataclass
 class Running:
     """The emulator, the stack's state as Pulumi would export it, and how often AWS was asked for a change."""
@@ -45,8 +52,8 @@ class Running:
     mortal: bool = False
     """Each step, and each change that AWS is asked for, is killed once before it and once after it."""
     deaths: set[tuple[str, ...]] = field(default_factory=set)
-    at: frozenset[str] = frozenset({"127.0.0.1", "::1"})
-    """The addresses of every endpoint: those of the server of the tests."""
+    at: Collection[str] = field(default_factory=Anywhere)
+    """The addresses of every endpoint: wherever the server of the tests is, in a container perhaps."""
     offered: str = "18.1"
     """The version that RDS can upgrade to."""
     slept: Callable[[], None] = lambda: None

@@ -23,9 +23,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[Runni
 def test_a_tunnel_to_another_instance_is_refused(stack: Running) -> None:
     assert stack.site().ask("SELECT 1") == [(1,)]
     stack.at = frozenset({"10.30.128.7"})
-    with pytest.raises(
-        InfraError, match=r"leads to a server at (127\.0\.0\.1|::1), which is not eav-prod-postgres\."
-    ):
+    with pytest.raises(InfraError, match=r"leads to a server at \S+, which is not eav-prod-postgres\."):
         stack.site().ask("SELECT 1")
 
 

@@ -159,7 +159,9 @@ def test_another_database_of_the_cluster_may_be_migrated_meanwhile(
         other.execute("ALTER ROLE eav_jobs SET lock_timeout = '5s'")
         run.start()
         while not watcher.execute(
-            "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))", (other.info.backend_pid,)
+            # Of this database: another test's migration may be held up by the same role, too.
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND %s = ANY(pg_blocking_pids(pid))",
+            (other.info.backend_pid,),
         ).fetchall():
             assert run.is_alive()
         other.execute("COMMIT")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg import sql
@@ -22,6 +23,7 @@ from local.cluster import free_port, start_on_free_port, temporary_folder
 from local.settings import THROWAWAY, Value
 from tests.conftest import Database, in_database
 from tests.infra.conftest import graph_of
+from tests.infra.running import Anywhere
 from tests.jobs.conftest import lines, values
 from tests.jobs.test_ingest import position, process
 from tests.jobs.waiting import until
@@ -30,6 +32,14 @@ from tests.sql.staging import Row, copy, scalar
 
 pytestmark = pytest.mark.cluster
 NAMES = ("switched", "broken")
+
+
+class Here(Site):
+    """A stack whose database is the one that DATABASE_URL names."""
+
+    def existing(self, name: str) -> dict[str, Any]:
+        """With no AWS to ask."""
+        return {"DBInstanceIdentifier": name, "Endpoint": {"Address": "here"}}
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Pair:
 
     def upgrade(self, database: Database) -> Upgrade:
         """The command, on one of them. It asks AWS for nothing here."""
-        return Upgrade(Site(graph_of("prod"), None, database.url), "18.1")
+        return Upgrade(Here(graph_of("prod"), None, database.url, resolve=lambda host: Anywhere()), "18.1")
 
     def follow(self, lsn: str) -> None:
         """Green reads on from `lsn`, as RDS has it do."""
