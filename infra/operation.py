@@ -113,6 +113,7 @@ def run(
 ) -> list[Line]:
     """Look at each step in turn, up to the first that is not done; with `execute` do it, wait for it, and go on."""
     lines: list[Line] = []
+    looked_at: list[Step] = []
     for number, step in enumerate(steps, start=1):
         if lines and lines[-1].state != "done":
             lines.append(Line(number, step.title, "later", ""))
@@ -120,15 +121,21 @@ def run(
         try:
             found = step.look()
             if execute and found.state in ("next", "waits"):
-                found = _carry_out(step, found, say, patience)
+                found = _carry_out(step, found, looked_at, say, patience)
         except InfraError as error:
             found = refused(str(error))
+        looked_at.append(step)
         lines.append(Line(number, step.title, found.state, found.detail))
     return lines
 
 
-def _carry_out(step: Step, found: Found, say: Callable[[str], None], patience: Patience) -> Found:
-    """Do it if it is to be done, and wait until it is no longer under way. Raises InfraError if AWS shows nothing."""
+def _carry_out(
+    step: Step, found: Found, earlier: Sequence[Step], say: Callable[[str], None], patience: Patience
+) -> Found:
+    """Do it if it is to be done, and wait until it is no longer under way.
+
+    Raises InfraError if AWS shows nothing of it, and where somebody has undone it, or what it rests on, meanwhile.
+    """
     began, asked, told, waited = patience.clock(), None, "", False
     while found.state in ("next", "waits"):
         now = patience.clock()
@@ -141,6 +148,10 @@ def _carry_out(step: Step, found: Found, say: Callable[[str], None], patience: P
         elif asked is None:
             if waited and not step.after_waiting:
                 raise InfraError("it was under way and is no longer: somebody undid it, run this again")
+            # Hours may lie between their looks and this one, and others may run an --abort.
+            for one in earlier:
+                if (now_is := one.look()).state != "done":
+                    raise InfraError(f"{one.title}: {now_is.detail}: it was done before, run this again")
             assert step.do is not None, step.title
             step.do()
             asked = patience.clock()

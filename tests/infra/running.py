@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import SimpleNamespace
@@ -79,7 +79,7 @@ class Running:
                 step.do()
                 self.die("after", step.title)
 
-            return Step(step.title, step.look, do if step.do else None)
+            return replace(step, do=do if step.do else None)
 
         patience = Patience(every=60, sleep=sleep, clock=lambda: self.minutes * 60)
         found = [mortal(step) for step in steps(self.site())]
@@ -97,13 +97,13 @@ class Running:
         """Run it again and again, as often as it dies; `person` does what it says is a person's."""
         for _ in range(most):
             try:
-                left = next((line for line in self.run(steps) if line.state != "done"), None)
+                line = left(self.run(steps))
             except KilledError:
                 continue
-            if left is None:
+            if line is None:
                 return
-            assert left.state == "by hand", left
-            person(left)
+            assert line.state == "by hand", line
+            person(line)
         raise AssertionError("it comes to no end")
 
     @cached_property
@@ -172,6 +172,11 @@ class Running:
                 self.backend.databases[one.inputs["identifier"]].source_db_instance_identifier = one.inputs[
                     "replicateSourceDb"
                 ]
+
+
+def left(lines: list[Line]) -> Line | None:
+    """The first step that is not done."""
+    return next((line for line in lines if line.state != "done"), None)
 
 
 def connecting(graph: Graph) -> list[tuple[str, str, str]]:

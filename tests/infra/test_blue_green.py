@@ -9,17 +9,19 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from moto.rds import models
 
 from infra import blue_green, operation
 from infra.blue_green import HINDRANCES, Upgrade
 from infra.errors import InfraError
-from infra.operation import Found, Line, Site, Step
+from infra.operation import Found, Line, Patience, Site, Step, run
 from tests.conftest import Connection, Database
 from tests.infra.changed import graph as changed_graph
 from tests.infra.conftest import graph_of
-from tests.infra.running import Running, running
+from tests.infra.running import Running, left, running
 from tests.jobs.waiting import until as until_it_is
 from tests.sql.staging import Row, copy, make_tenant, stored
 
@@ -61,6 +63,8 @@ def stack(monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[Runni
         monkeypatch.setattr(Upgrade, "_caught_up", lambda self: Found("done", ""))
         if database.one("SHOW wal_level") != "logical":  # of a server that somebody lent
             monkeypatch.delitem(HINDRANCES, next(what for what in HINDRANCES if "wal_level" in what))
+        # Other tests drop databases of this server, and one that is being dropped is invalid.
+        monkeypatch.delitem(HINDRANCES, next(what for what in HINDRANCES if what.startswith("invalid")))
         yield found
 
 
@@ -74,11 +78,6 @@ def switching(site: Site) -> Sequence[Step]:
 
 def undone(site: Site) -> Sequence[Step]:
     return Upgrade(site, TO).undo()
-
-
-def left(lines: list[Line]) -> Line | None:
-    """The first step that is not done."""
-    return next((line for line in lines if line.state != "done"), None)
 
 
 def act(stack: Running, line: Line) -> None:
@@ -330,7 +329,12 @@ def test_rights_that_an_update_of_pg_partman_takes_are_given_back(stack: Running
 
 
 def test_every_hindrance_is_a_query_that_runs(database: Database) -> None:
+    # Another test's database is one while it is being dropped.
+    (invalid,) = (query for what, query in HINDRANCES.items() if what.startswith("invalid"))
+    until_it_is(lambda: database.all(invalid) == [])
     for what, query in HINDRANCES.items():
+        if query == invalid:
+            continue
         logical = "wal_level" not in what or database.one("SHOW wal_level") == "logical"
         assert (database.all(query) == []) is logical
 
@@ -385,6 +389,34 @@ def test_it_says_what_scripts_need(stack: Running, capsys: pytest.CaptureFixture
     assert blue_green.main(["prod", "--to", TO, "--abort"], site=stack.site()) == 0
     with pytest.raises(InfraError, match="major and minor"):
         blue_green.main(["prod", "--to", "18"])
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_green_is_not_made_of_what_somebody_has_let_go_meanwhile(
+    stack: Running, monkeypatch: pytest.MonkeyPatch, all_of_it: bool
+) -> None:
+    """One waits for the snapshot, another gives up: the first finds its snapshot, and would make green unheld."""
+    stack.make_group(f"{NAME}-18", "postgres18")
+    create = models.DBSnapshot.__init__
+
+    def creating(self: Any, *arguments: Any, **settings: Any) -> None:
+        create(self, *arguments, **settings)
+        self.status = "creating"
+
+    def another() -> None:
+        undo = Upgrade(stack.site(), TO).undo()
+        upto = next(n for n, step in enumerate(undo) if step.title.startswith("partitions")) + 1
+        run(undo if all_of_it else undo[:upto], execute=True, say=lambda line: None, patience=Patience())
+        for one in stack.backend.database_snapshots.values():
+            one.status = "available"
+
+    monkeypatch.setattr(models.DBSnapshot, "__init__", creating)
+    stack.slept = another
+    line = left(stack.run(looking))
+    assert line
+    assert (line.title, line.state) == ("green", "refused")
+    assert "it was done before, run this again" in line.detail
+    assert "CreateBlueGreenDeployment" not in stack.changes
 
 
 @pytest.mark.parametrize("status", ["PROVISIONING", "INVALID_CONFIGURATION"])

@@ -16,7 +16,7 @@ from infra.operation import Found, Line, Site, Step
 from infra.restore import Restore, moment
 from tests.conftest import Database
 from tests.infra.conftest import graph_of
-from tests.infra.running import Running, running
+from tests.infra.running import Running, left, running
 
 TO = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 NAME = "eav-prod-postgres"
@@ -46,11 +46,6 @@ def taking_over(site: Site) -> Sequence[Step]:
 
 def undone(site: Site) -> Sequence[Step]:
     return Restore(site, TO).undo()
-
-
-def left(lines: list[Line]) -> Line | None:
-    """The first step that is not done."""
-    return next((line for line in lines if line.state != "done"), None)
 
 
 ARCHIVED = """
@@ -241,6 +236,19 @@ def test_one_that_took_over_is_no_copy_to_look_at(stack: Running, database: Data
     found = left(stack.run(beside))
     assert found
     assert (found.state, "took over" in found.detail) == ("refused", True)
+
+
+def test_one_that_is_being_made_can_be_given_up(aws_only: Running) -> None:
+    aws_only.run(beside)
+    restored = aws_only.backend.databases[f"{NAME}-restored"]
+    restored.status = "creating"
+
+    def made() -> None:
+        restored.status = "available"
+
+    aws_only.slept = made
+    assert left(aws_only.run(undone)) is None
+    assert f"{NAME}-restored" not in aws_only.instances()
 
 
 def test_what_is_not_adopted_here_is_not_taken_for_adopted(stack: Running, database: Database) -> None:
