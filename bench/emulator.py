@@ -12,7 +12,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -28,17 +27,15 @@ from moto.dynamodb.models.dynamo_type import Item as MotoItem
 from moto.dynamodb.models.table import Table
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
-    MotoRequestHandler,
     create_backend_app,
 )
-from werkzeug.serving import make_server
 
 from archiver.items import Item
 from archiver.state import create_table
 from bench.archivers import BUCKET, KEY, STATE, TABLE
 from bench.server import ROOT
 from local.aws import REGION, emulated
-from local.aws_server import one_at_a_time
+from local.aws_server import one_at_a_time, serve_in_thread
 from local.errors import LocalError
 
 ACCOUNT: Final = "123456789012"
@@ -235,9 +232,7 @@ def main() -> None:
     del os.environ["AWS_ENDPOINT_URL"]
     with mock_aws(), quick():
         fill(int(sys.argv[1]))
-        server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        print(f"http://127.0.0.1:{server.server_port}", flush=True)
+        print(serve_in_thread(application), flush=True)
         sys.stdin.read()
 
 

@@ -13,7 +13,7 @@ from infra import bundle
 from infra.archive import ARCHIVES, MANIFESTS, Archive, key_use
 from infra.component import Component, Context
 from infra.failures import failures_queue
-from infra.iam import Statement, role_policy, service_role
+from infra.iam import Statement, environment_statement, role_policy, service_role
 from infra.items import Items
 from infra.keys import Keys
 from infra.notices import Notices
@@ -102,14 +102,7 @@ class Archiver(Component):
                 ["logs:CreateLogStream", "logs:PutLogEvents"],
                 [pulumi.Output.concat(logs.arn, ":*")],
             ),
-            # Lambda decrypts the environment by a grant of the role, which is void once a role of that name was made
-            # anew. There is no secret in it.
-            Statement(
-                "ReadItsOwnEnvironment",
-                ["kms:Decrypt"],
-                [self._keys.arn("archive")],
-                conditions={"StringEquals": self.context.via("lambda")},
-            ),
+            environment_statement(self.context, self._keys.arn("archive")),
             trace_statement("xray:PutTraceSegments", "xray:PutTelemetryRecords"),
             self._keep_failures(),
             self._tell(),

@@ -26,7 +26,6 @@ from moto.budgets.responses import BudgetsResponse
 from moto.cloudwatch.exceptions import ValidationError
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core import responses, utils
-from moto.core.base_backend import BaseBackend
 from moto.core.common_types import TYPE_RESPONSE
 from moto.core.exceptions import AWSError
 from moto.core.responses import ActionResult, EmptyResult
@@ -65,7 +64,7 @@ from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguagePa
 from moto.stepfunctions.responses import StepFunctionResponse
 
 
-def kept(backend: BaseBackend, what: str) -> dict[Any, Any]:
+def kept(backend: object, what: str) -> dict[Any, Any]:
     """What was kept under a name in a backend of moto; empty at first."""
     found: dict[Any, Any] = vars(backend).setdefault(f"kept_{what}", {})
     return found
@@ -88,6 +87,17 @@ def is_role(account: str, arn: str) -> bool:
 def is_topic(account: str, region: str, arn: str) -> bool:
     """Whether this topic is there."""
     return arn in sns_backends[account][region].topics
+
+
+def managed_secret(account: str, region: str, name: str, user: str, key: str | None) -> str:
+    """Have Redshift keep the password of a user in Secrets Manager; the secret's ARN."""
+    made = secretsmanager_backends[account][region].create_managed_secret(
+        "redshift",
+        f"redshift!{name}-{user}",
+        secret_string=json.dumps({"username": user}),
+        kms_key_id=key,
+    )
+    return str(made.arn)
 
 
 # -- Redshift ------------------------------------------------------------------------------------------------
@@ -147,14 +157,11 @@ class Redshift(RedshiftResponse):
             f"arn:aws:redshift:{self.region}:{self.current_account}:namespace:{mock_random.uuid4()}"
         )
         if managed:
-            secret = secretsmanager_backends[self.current_account][self.region].create_managed_secret(
-                "redshift",
-                f"redshift!{cluster.cluster_identifier}-{cluster.master_username}",
-                secret_string=json.dumps({"username": cluster.master_username}),
-                kms_key_id=given("MasterPasswordSecretKmsKeyId"),
+            key = given("MasterPasswordSecretKmsKeyId")
+            cluster.master_password_secret_arn = managed_secret(
+                self.current_account, self.region, cluster.cluster_identifier, cluster.master_username, key
             )
-            cluster.master_password_secret_arn = secret.arn
-            cluster.master_password_secret_kms_key_id = given("MasterPasswordSecretKmsKeyId")
+            cluster.master_password_secret_kms_key_id = key
         return ActionResult({"Cluster": cluster})
 
     def modify_cluster_iam_roles(self) -> ActionResult:
@@ -686,8 +693,7 @@ class S3(S3Response):
 
     def _metrics(self, bucket_name: str) -> dict[str, Any]:
         bucket: Any = self.backend.head_bucket(bucket_name)
-        found: dict[str, Any] = vars(bucket).setdefault("kept_metrics", {})
-        return found
+        return kept(bucket, "metrics")
 
     def _bucket_response_put(
         self, request: Any, bucket_name: str, querystring: dict[str, Any]

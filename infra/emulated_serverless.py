@@ -12,9 +12,8 @@ from typing import Any, Final
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.moto_api._internal import mock_random
-from moto.secretsmanager.models import secretsmanager_backends
 
-from infra.emulated import is_key, is_role
+from infra.emulated import is_key, is_role, managed_secret
 
 PREFIX: Final = "RedshiftServerless."
 """Of X-Amz-Target, by which a request is known to be for this service."""
@@ -86,13 +85,10 @@ class RedshiftServerless:
         made = given | {"namespaceId": (its := str(mock_random.uuid4())), "status": "AVAILABLE"}
         made["namespaceArn"] = f"arn:aws:redshift-serverless:{region}:{DEFAULT_ACCOUNT_ID}:namespace/{its}"
         if managed and name not in self._of(region, "namespace"):
-            secret = secretsmanager_backends[DEFAULT_ACCOUNT_ID][region].create_managed_secret(
-                "redshift",
-                f"redshift!{name}-{given.get('adminUsername', 'admin')}",
-                secret_string=json.dumps({"username": given.get("adminUsername", "admin")}),
-                kms_key_id=given.get("adminPasswordSecretKmsKeyId"),
+            user, secret_key = given.get("adminUsername", "admin"), given.get("adminPasswordSecretKmsKeyId")
+            made["adminPasswordSecretArn"] = managed_secret(
+                DEFAULT_ACCOUNT_ID, region, name, user, secret_key
             )
-            made["adminPasswordSecretArn"] = secret.arn
         return self._add(region, "namespace", name, made)
 
     def get_namespace(self, region: str, given: dict[str, Any]) -> dict[str, Any]:

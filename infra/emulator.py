@@ -13,16 +13,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape
 
 from infra.errors import InfraError
 
-WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+if TYPE_CHECKING:
+    from local.aws_server import WsgiApp  # with it comes moto, which only the child needs
 
 ROOT: Final = Path(__file__).parents[1]
 IMAGE: Final = {
@@ -74,16 +74,11 @@ def _serve(images: str) -> Iterator[str]:
 
 def main() -> None:
     """Serve until standard input ends."""
-    from moto.moto_server.werkzeug_app import (
-        DomainDispatcherApplication,
-        MotoRequestHandler,
-        create_backend_app,
-    )
-    from werkzeug.serving import make_server
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     from infra.emulated import install
     from infra.emulated_serverless import PREFIX, RedshiftServerless
-    from local.aws_server import one_at_a_time
+    from local.aws_server import one_at_a_time, serve_in_thread
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the access log
     install()
@@ -93,15 +88,7 @@ def main() -> None:
         ours = environ.get("HTTP_X_AMZ_TARGET", "").startswith(PREFIX)
         return (serverless if ours else moto)(environ, start_response)
 
-    server = make_server(
-        "127.0.0.1",
-        0,
-        one_at_a_time(_answers_again(_says_what_it_lacks(application))),
-        threaded=True,
-        request_handler=MotoRequestHandler,
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    print(serve_in_thread(one_at_a_time(_answers_again(_says_what_it_lacks(application)))), flush=True)
     sys.stdin.read()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.component import Component
+from infra.component import Component, Context
 
 Text = str | pulumi.Output[str]
 Service = str | Sequence[str]
@@ -65,6 +65,16 @@ def document_of_trust(service: Service, conditions: Mapping[str, Mapping[str, An
         statement["Condition"] = dict(conditions)
     plain = {"Version": "2012-10-17", "Statement": [statement]}
     return pulumi.Output.from_input(plain).apply(lambda known: json.dumps(known, separators=(",", ":")))
+
+
+def environment_statement(context: Context, key: Text) -> Statement:
+    """A function's right to read its own environment, encrypted with `key`; there is no secret in it.
+
+    Lambda decrypts it by a grant of the role, which is void once a role of that name was made anew.
+    """
+    return Statement(
+        "ReadItsOwnEnvironment", ["kms:Decrypt"], [key], conditions={"StringEquals": context.via("lambda")}
+    )
 
 
 def service_role(

@@ -10,7 +10,7 @@ import pulumi_aws as aws
 from infra import bundle
 from infra.component import Component, Context
 from infra.failures import failures_queue
-from infra.iam import Statement, Text, role_policy, service_role
+from infra.iam import Statement, Text, environment_statement, role_policy, service_role
 from infra.keys import Keys
 from infra.network import POSTGRES_PORT, Network
 from infra.postgres import Postgres
@@ -181,14 +181,7 @@ class Publisher(Component):
                 effect="Deny",
             ),
             *self._keep_failures(),
-            # Lambda decrypts the environment by a grant of the role, which is void once a role of that name was made
-            # anew. There is no secret in it.
-            Statement(
-                "ReadItsOwnEnvironment",
-                ["kms:Decrypt"],
-                [self._keys.arn("compute")],
-                conditions={"StringEquals": self.context.via("lambda")},
-            ),
+            environment_statement(self.context, self._keys.arn("compute")),
         )
 
     def _keep_failures(self) -> tuple[Statement, ...]:

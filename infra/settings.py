@@ -46,12 +46,17 @@ REGIONS: Final = frozenset({
 """Of AWS and GovCloud, whose services end in amazonaws.com; a test holds them against botocore's list."""
 
 
+def closest(name: str, known: Sequence[str]) -> str | None:
+    """What somebody who wrote `name` may have meant."""
+    return next(iter(difflib.get_close_matches(name, known, 1)), None)
+
+
 def _region(name: str) -> str:
     if name not in REGIONS:
-        close = difflib.get_close_matches(name, sorted(REGIONS), 1)
+        close = closest(name, sorted(REGIONS))
         raise ValueError(
             f"must be an AWS region such as eu-central-1, got {name}"
-            + (f": did you mean {close[0]}?" if close else "")
+            + (f": did you mean {close}?" if close else "")
         )
     return name
 
@@ -737,11 +742,9 @@ def load(stack: str, config: Mapping[str, Any]) -> Settings:
             else:
                 lines.append(f"{key} is no setting{_nearest(section, SECTIONS)}")
                 # That the right one is missing then is the same mistake, told twice.
-                hidden |= {
-                    one
-                    for one in difflib.get_close_matches(section, SECTIONS, 1)
-                    if f"{PROJECT}:{one}" not in config
-                }
+                meant = closest(section, SECTIONS)
+                if meant and f"{PROJECT}:{meant}" not in config:
+                    hidden.add(meant)
         elif key.startswith("aws:"):
             lines.append(f"{key} is not used here; aws:region and aws:defaultTags are")
         elif not key.startswith("pulumi:"):
@@ -768,8 +771,8 @@ def _secret(value: Any) -> bool:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f": did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+    close = closest(name, known)
+    return f": did you mean {close}?" if close else f"; there are {', '.join(known)}"
 
 
 def _field(path: Sequence[str | int]) -> tuple[type[BaseModel], Any]:

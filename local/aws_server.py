@@ -85,6 +85,13 @@ def one_at_a_time(app: WsgiApp) -> WsgiApp:
     return alone
 
 
+def serve_in_thread(app: WsgiApp) -> str:
+    """Serve on loopback for as long as this process lives; the URL."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, name="moto", daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
 def no_browsers(app: WsgiApp) -> WsgiApp:
     """Refuse what a web page sends: it names its origin, or (by DNS rebinding) a host that is not this one."""
 

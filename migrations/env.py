@@ -133,6 +133,11 @@ def check_server(connection: Connection) -> None:
         )
 
 
+def command_name() -> str:
+    """Of Alembic's command line; empty where a program runs it."""
+    return getattr(getattr(context.config.cmd_opts, "cmd", (None,))[0], "__name__", "")
+
+
 def check_not_held(connection: Connection) -> None:
     """Refuse DDL while partitions are held: green of a blue/green deployment follows by rows and would end by it."""
     if not connection.scalar(sa.text("SELECT to_regclass('partman.part_config') IS NOT NULL")):
@@ -140,17 +145,16 @@ def check_not_held(connection: Connection) -> None:
     held = connection.scalar(
         sa.text("SELECT string_agg(parent_table, ', ') FROM partman.part_config WHERE undo_in_progress")
     )
-    command = getattr(context.config.cmd_opts, "cmd", (None,))[0]
-    changes = getattr(command, "__name__", "") in ("upgrade", "downgrade", "stamp")
+    if not held or command_name() not in ("upgrade", "downgrade", "stamp"):
+        return
     current = set(MigrationContext.configure(connection).get_current_heads())
     # With nothing to do an upgrade is no change, and a deployment may go on.
-    if getattr(command, "__name__", "") == "upgrade" and current == set(context.script.get_heads()):
-        changes = False
-    if held and changes:
-        raise CommandError(
-            f"partitions are held ({held}): a new major version is under way, and DDL would end it. Migrate when"
-            " python -m infra upgrade is over, or after its --abort"
-        )
+    if command_name() == "upgrade" and current == set(context.script.get_heads()):
+        return
+    raise CommandError(
+        f"partitions are held ({held}): a new major version is under way, and DDL would end it. Migrate when"
+        " python -m infra upgrade is over, or after its --abort"
+    )
 
 
 def take_turn(connection: Connection) -> None:
@@ -284,9 +288,7 @@ def run_offline() -> None:
 
 def makes_an_empty_revision() -> bool:
     """`alembic revision -m …` needs no database, unless it is to compare with one."""
-    options = context.config.cmd_opts
-    command = getattr(options, "cmd", (None,))[0]
-    return getattr(command, "__name__", "") == "revision" and not getattr(options, "autogenerate", False)
+    return command_name() == "revision" and not getattr(context.config.cmd_opts, "autogenerate", False)
 
 
 if context.is_offline_mode() or makes_an_empty_revision():

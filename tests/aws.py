@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import logging
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,12 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import boto3
 import pytest
 from botocore.config import Config
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import make_server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from local.aws import REGION as REGION
 from local.aws import emulated
-from local.aws_server import one_at_a_time
+from local.aws_server import one_at_a_time, serve_in_thread
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -90,7 +88,5 @@ def client(service: Any) -> Any:
 def _address() -> str:
     """Start it, once a process, which it ends with: to stop it takes half a second."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the access log
-    app = one_at_a_time(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
-    threading.Thread(target=server.serve_forever, name="moto", daemon=True).start()
-    return f"{server.host}:{server.port}"
+    url = serve_in_thread(one_at_a_time(DomainDispatcherApplication(create_backend_app)))
+    return url.removeprefix("http://")

@@ -16,7 +16,6 @@ from uuid import uuid4
 
 import boto3
 import pytest
-from moto import mock_aws
 from moto.ecs.models import ecs_backends
 from moto.rds import models
 
@@ -24,6 +23,7 @@ from infra.adopt import adopt
 from infra.graph import Graph
 from infra.operation import Line, Patience, Site, Step, run
 from tests.conftest import Database
+from tests.infra.account import empty_account
 
 ACCOUNT = "123456789012"
 LONG_AGO = datetime.now(UTC) - timedelta(days=365)
@@ -193,12 +193,8 @@ def running(
     graph: Graph, patch: pytest.MonkeyPatch, database_url: str | None = None, *, managed: bool = False
 ) -> Iterator[Running]:
     """The stack of `graph`, running: instances and groups by the names it declares, its rights, its tasks."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        patch.setenv(name, "emulated")
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
-        patch.delenv(name, raising=False)
     _mend(patch)
-    with mock_aws():
+    with empty_account(patch):
         session = boto3.Session(region_name=graph.settings.region)
         found = Running(graph, session, database_url)
         _build(found, managed=managed)

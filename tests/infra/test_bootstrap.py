@@ -9,12 +9,12 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from infra import bootstrap, image
 from infra.bootstrap import Bootstrap
 from infra.errors import InfraError
 from infra.settings import STACKS
+from tests.infra.account import empty_account
 from tests.infra.conftest import graph_of
 
 REGION = "eu-central-1"
@@ -24,13 +24,9 @@ REPOSITORY = "example/eav-platform"
 @pytest.fixture(params=[False])
 def account(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An empty account; with the policies that AWS has for everybody if asked (moto reads them for three seconds)."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "emulated")
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
     if not request.param:
         monkeypatch.setattr(bootstrap, "READS", ())
-    with mock_aws(config={"iam": {"load_aws_managed_policies": request.param}}):
+    with empty_account(monkeypatch, {"iam": {"load_aws_managed_policies": request.param}}):
         yield boto3.Session(region_name=REGION)
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from infra import checklist
 from infra.checklist import Checklist, Line
 from infra.errors import InfraError
 from infra.graph import Graph
+from tests.infra.account import empty_account
 from tests.infra.conftest import graph_of
 
 REGION = "eu-central-1"
@@ -19,11 +19,7 @@ REGION = "eu-central-1"
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "emulated")
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    with empty_account(monkeypatch):
         yield boto3.Session(region_name=REGION)
 
 

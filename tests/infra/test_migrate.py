@@ -12,7 +12,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ecs.models import ecs_backends
 from moto.moto_api import state_manager
@@ -21,6 +20,7 @@ from infra import cli, migrate
 from infra.errors import InfraError
 from infra.graph import Graph
 from infra.migrate import Migration
+from tests.infra.account import empty_account
 from tests.infra.changed import DIGEST, with_an_image
 
 OTHER = f"sha256:{'cd' * 32}"
@@ -88,11 +88,7 @@ class Stack:
 
 @pytest.fixture(autouse=True)
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "emulated")
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    with empty_account(monkeypatch):
         state_manager.set_transition("ecs::task", {"progression": "manual", "times": TURNS})
         yield
         state_manager.unset_transition("ecs::task")

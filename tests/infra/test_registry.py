@@ -12,12 +12,12 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from infra import image
 from infra.errors import InfraError
 from infra.graph import Graph
 from infra.image import Registry
+from tests.infra.account import empty_account
 from tests.infra.conftest import graph_of
 
 COMMIT = "c" * 40
@@ -76,11 +76,7 @@ def with_digest(stack: str, digest: str) -> Graph:
 
 @pytest.fixture(autouse=True)
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "emulated")
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    with empty_account(monkeypatch):
         yield
 
 
