@@ -29,9 +29,9 @@ from infra.operation import (
     refused,
     server_major,
     todo,
+    unready,
     waits,
 )
-from infra.restore import SETTLED
 from jobs.db import Connection
 
 SWITCH_SECONDS: Final = 300
@@ -293,8 +293,9 @@ class Upgrade:
 
     def _copyable(self) -> Found:
         base = self.site.existing(self.name)
-        if base["DBInstanceStatus"] not in SETTLED:
-            return waits(f"{self.name} is {base['DBInstanceStatus']}")
+        for one in (base, *map(self.site.existing, self.site.replicas)):
+            if found := unready(one):
+                return found
         if base.get("PendingModifiedValues"):
             return refused(f"{self.name} has pending changes: {', '.join(base['PendingModifiedValues'])}")
         if not base.get("BackupRetentionPeriod"):
@@ -416,8 +417,8 @@ class Upgrade:
 
     def _unmanaged(self) -> Found:
         base = self.site.existing(self.name)
-        if base["DBInstanceStatus"] not in SETTLED:
-            return waits(f"{self.name} is {base['DBInstanceStatus']}")
+        if found := unready(base):
+            return found
         if base.get("MasterUserSecret"):
             return todo(
                 "RDS makes no green of an instance whose password it keeps: it gets the one of DATABASE_URL for good,"
@@ -479,8 +480,10 @@ class Upgrade:
             connection.execute("SELECT ops.maintain_partitions()")
 
     def _snapshot(self) -> Found:
-        shown = self.site.rds.describe_db_snapshots(DBInstanceIdentifier=self.name, SnapshotType="manual")
-        for found in shown["DBSnapshots"]:
+        pages = self.site.rds.get_paginator("describe_db_snapshots").paginate(
+            DBInstanceIdentifier=self.name, SnapshotType="manual"
+        )
+        for found in (one for page in pages for one in page["DBSnapshots"]):
             name, began = found["DBSnapshotIdentifier"], found.get("SnapshotCreateTime")
             # That of an attempt that was given up is of another day.
             old = bool(began) and datetime.now(UTC) - began > SNAPSHOT_SERVES
@@ -519,7 +522,13 @@ class Upgrade:
         if status not in ("AVAILABLE", "SWITCHOVER_IN_PROGRESS", "SWITCHOVER_FAILED"):
             tasks = [one["Name"] for one in found.get("Tasks") or () if one.get("Status") == "IN_PROGRESS"]
             return waits(f"{self.deployment} is {status}: {', '.join(tasks) or details}")
-        names = [green["DBInstanceIdentifier"] for _, green in self._pairs()]
+        pairs = self._pairs()
+        blue = {one["DBInstanceIdentifier"] for one, _ in pairs}
+        if missing := {self.name, *self.site.replicas} - blue:
+            return refused(
+                f"green of {', '.join(sorted(missing))} is not there: if it stays so, --abort and begin again"
+            )
+        names = [green["DBInstanceIdentifier"] for _, green in pairs]
         return done(f"{', '.join(names)}; {_hours(self._holding()[3])} until the switch")
 
     def _make_green(self) -> None:
@@ -536,9 +545,11 @@ class Upgrade:
         )
 
     def _looked_at(self, *, switch: bool) -> Found:
-        green = next(green for blue, green in self._pairs() if blue["DBInstanceIdentifier"] == self.name)
         if switch:
             return done("--switch")
+        greens = {blue["DBInstanceIdentifier"]: green for blue, green in self._pairs()}
+        if (green := greens.get(self.name)) is None:
+            return refused(f"green of {self.name} is not there any more")
         return by_hand(
             f"{green['Endpoint']['Address']}, read-only: ANALYZE, your slowest queries, alembic current; then --switch"
         )
@@ -646,8 +657,8 @@ class Upgrade:
 
     def _managed(self) -> Found:
         base = self.site.existing(self.name)
-        if base["DBInstanceStatus"] not in SETTLED:
-            return waits(f"{self.name} is {base['DBInstanceStatus']}")
+        if found := unready(base):
+            return found
         if base.get("MasterUserSecret"):
             return done(str(base["MasterUserSecret"].get("SecretArn", "")))
         return todo("AWS makes, keeps and rotates it")
@@ -719,19 +730,23 @@ def _hours(length: timedelta) -> str:
     return f"{length.total_seconds() / 3600:.0f} h"
 
 
+def _version(text: str) -> str:
+    if not re.fullmatch(r"1[6-9]\.\d{1,2}", text):
+        raise argparse.ArgumentTypeError(f"must be major and minor such as 18.1, got {text}")
+    return text
+
+
 def main(argv: Sequence[str] | None = None, *, site: Site | None = None) -> int:
     """`python -m infra upgrade`; returns the exit code. Raises InfraError."""
     parser = argparse.ArgumentParser(prog="python -m infra upgrade", description=(__doc__ or "").strip())
     arguments(parser)
-    parser.add_argument("--to", required=True, metavar="MAJOR.MINOR", help="such as 18.1")
+    parser.add_argument("--to", type=_version, required=True, metavar="MAJOR.MINOR", help="such as 18.1")
     way = parser.add_mutually_exclusive_group()
     way.add_argument(
         "--switch", action="store_true", help="green was looked at: go on to the switch and beyond"
     )
     way.add_argument("--abort", action="store_true", help="delete green, and have blue be as it was")
     options = parser.parse_args(argv)
-    if not re.fullmatch(r"1[6-9]\.\d{1,2}", options.to):
-        raise InfraError(f"--to must be major and minor such as 18.1, got {options.to}")
 
     def plan(found: Site) -> list[Step]:
         upgrade = Upgrade(found, options.to)

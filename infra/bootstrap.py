@@ -443,19 +443,27 @@ def _compare(look: Callable[[], Any], want: Any) -> Callable[[], str]:
     return state
 
 
+def _repository(text: str) -> str:
+    # A wildcard here would let any repository in.
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?/[A-Za-z0-9._-]+", text):
+        raise argparse.ArgumentTypeError(f"must be OWNER/NAME, got {text}")
+    return text
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m infra bootstrap`; returns the exit code. Raises InfraError."""
     parser = argparse.ArgumentParser(prog="python -m infra bootstrap", description=(__doc__ or "").strip())
     parser.add_argument(
-        "--repository", required=True, metavar="OWNER/NAME", help="on GitHub: who may take the roles"
+        "--repository",
+        type=_repository,
+        required=True,
+        metavar="OWNER/NAME",
+        help="on GitHub: who may take the roles",
     )
     parser.add_argument("--region", help="of the state's bucket and key (default: boto3's)")
     parser.add_argument("--execute", action="store_true", help="make what is missing (default: say what is)")
     parser.add_argument("--json", action="store_true", help="one JSON array on standard output")
     options = parser.parse_args(argv)
-    # A wildcard here would let any repository in.
-    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?/[A-Za-z0-9._-]+", options.repository):
-        raise InfraError(f"--repository must be OWNER/NAME, got {options.repository}")
     session = boto3.Session()
     # boto3 itself reads AWS_DEFAULT_REGION alone, where other tools read AWS_REGION.
     region = options.region or os.environ.get("AWS_REGION") or session.region_name

@@ -19,7 +19,6 @@ from typing import Any, Final, Literal
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.errors import InfraError
 from infra.graph import ROOT, Graph, load_graph
 from infra.image import BEFORE
 
@@ -274,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.watch < 0:
         parser.error(f"argument --watch: minutes must be 0 or more, got {options.watch}")
     if options.watch and options.json:
-        raise InfraError("--watch is for people: leave out --json")
+        parser.error("argument --watch: is for people, leave out --json")
     graph = load_graph(options.stack)
     checklist = Checklist(graph, boto3.Session(), os.environ.get("DATABASE_URL"))
     end = time.monotonic() + options.watch * 60

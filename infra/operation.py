@@ -38,6 +38,32 @@ SETTLE_SECONDS: Final = 300
 TAG: Final = "eav:"
 """Of the names of tags that operations leave on instances."""
 
+SETTLED: Final = (
+    "available",
+    "backing-up",
+    "configuring-enhanced-monitoring",
+    "configuring-iam-database-auth",
+    "configuring-log-exports",
+    "storage-config-upgrade",
+    "storage-initialization",
+    "storage-optimization",
+)
+"""States in which an instance works and a change of name is over; the last ones may last for days."""
+LOST: Final = (
+    "failed",
+    "inaccessible-encryption-credentials",
+    "incompatible-credentials",
+    "incompatible-network",
+    "incompatible-option-group",
+    "incompatible-parameters",
+    "incompatible-restore",
+    "insufficient-capacity",
+    "restore-error",
+    "stopped",
+    "storage-full",
+)
+"""States that an instance does not come out of by itself."""
+
 Row = tuple[Any, ...]
 Instance = Mapping[str, Any]
 
@@ -145,9 +171,11 @@ def _carry_out(
         if found.state == "waits":
             waited = True
             patience.sleep(patience.every)
+        elif waited and not step.after_waiting:
+            raise InfraError(
+                f"it was under way and is no longer, undone by somebody or by AWS: run this again ({found.detail})"
+            )
         elif asked is None:
-            if waited and not step.after_waiting:
-                raise InfraError("it was under way and is no longer: somebody undid it, run this again")
             # Hours may lie between their looks and this one, and others may run an --abort.
             for one in earlier:
                 if (now_is := one.look()).state != "done":
@@ -383,6 +411,14 @@ class Site:
                 raise InfraError("another adopt-staging is going on")
             ((rows,),) = connection.execute("SELECT eav.adopt_staging()").fetchall()
             connection.execute("SELECT ops.job_end(%s, %s)", [number, rows])
+
+
+def unready(instance: Instance) -> Found | None:
+    """What to say of an instance that can be asked for nothing, now or for good; None of one that works."""
+    name, status = instance["DBInstanceIdentifier"], instance["DBInstanceStatus"]
+    if status in LOST:
+        return refused(f"{name} is {status}: its events say why (aws rds describe-events)")
+    return None if status in SETTLED else waits(f"{name} is {status}")
 
 
 def server_major(connection: db.Connection) -> int:

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from infra.errors import InfraError
 from infra.operation import (
+    LOST,
+    SETTLED,
     TAG,
     Found,
     Instance,
@@ -25,6 +27,7 @@ from infra.operation import (
     refused,
     tags_of,
     todo,
+    unready,
     waits,
 )
 
@@ -32,31 +35,6 @@ TO: Final = f"{TAG}restored-to"
 REPLACED: Final = f"{TAG}replaced-by"
 RATED_GB: Final = 400
 """From here on gp3 has a rate that can be asked for."""
-SETTLED: Final = (
-    "available",
-    "backing-up",
-    "configuring-enhanced-monitoring",
-    "configuring-iam-database-auth",
-    "configuring-log-exports",
-    "storage-config-upgrade",
-    "storage-initialization",
-    "storage-optimization",
-)
-"""States in which an instance works and a change of name is over; the last ones may last for days."""
-LOST: Final = (
-    "failed",
-    "inaccessible-encryption-credentials",
-    "incompatible-credentials",
-    "incompatible-network",
-    "incompatible-option-group",
-    "incompatible-parameters",
-    "incompatible-restore",
-    "insufficient-capacity",
-    "restore-error",
-    "stopped",
-    "storage-full",
-)
-"""States that an instance does not come out of by itself."""
 MOVING: Final = ("modifying", "rebooting", "renaming")
 """States of an instance whose name may be changing."""
 
@@ -74,7 +52,7 @@ class Restore:
         """In the order in which they need each other."""
         found = [
             Step("backups reach that time", self._reachable),
-            Step("the restored instance", self._restored, self._restore),
+            Step("the restored instance", lambda: self._restored(take_over=take_over), self._restore),
         ]
         if not take_over:
             return [*found, Step("look at it", self._looked_at)]
@@ -162,20 +140,26 @@ class Restore:
                 return window.get("EarliestTime"), window.get("LatestTime")
         return None, base.get("LatestRestorableTime")
 
-    def _restored(self) -> Found:
+    def _restored(self, *, take_over: bool) -> Found:
         made = self._find_made()
         if made is None:
             return todo(f"restore {self.name} to {self.moment} as {self.made_name}; hours for terabytes")
+        if made["DBInstanceIdentifier"] == self.name and not take_over:
+            return refused(
+                f"{self.name} itself was restored to {self.moment} and took over: there is no copy (for one, take its"
+                f" tag {TO} off)"
+            )
         return self._ready(made)
 
     def _ready(self, made: Instance) -> Found:
-        if made["DBInstanceStatus"] in LOST:
-            return refused(
-                f"{made['DBInstanceIdentifier']} is {made['DBInstanceStatus']}: its events say why (aws rds"
-                " describe-events); --abort and begin again"
-            )
-        if made["DBInstanceStatus"] not in SETTLED:
-            return waits(f"{made['DBInstanceIdentifier']} is {made['DBInstanceStatus']}")
+        if found := unready(made):
+            if found.state != "refused":
+                return found
+            if self._old() is not None:
+                return refused(f"{found.detail}; the way back is by names (docs/database-operations.md)")
+            # Without the old one there is no way back from one that took over.
+            beside = made["DBInstanceIdentifier"] == self.made_name
+            return refused(f"{found.detail}; --abort and begin again") if beside else found
         host = (made.get("Endpoint") or {}).get("Address", "")
         return done(f"{made['DBInstanceIdentifier']}, {made['DbiResourceId']}, {host}")
 
@@ -211,12 +195,7 @@ class Restore:
         return wanted | {name: base[name] for name in optional if base.get(name)}
 
     def _looked_at(self) -> Found:
-        made = self._made()
-        if made["DBInstanceIdentifier"] == self.name:
-            return refused(
-                f"{self.name} itself was restored to {self.moment} and took over: there is no copy"
-            )
-        host = made["Endpoint"]["Address"]
+        host = self._made()["Endpoint"]["Address"]
         return by_hand(
             f"{host}, with the master's password of {self.moment}: copy rows from there (pg_dump --table, \\copy);"
             " then --abort deletes it, or --take-over puts it in the place of the one that runs"
@@ -266,11 +245,10 @@ class Restore:
 
     def _in_place(self) -> Found:
         made = self._made()
-        if made["DBInstanceIdentifier"] != self.name:
-            if made["DBInstanceStatus"] not in SETTLED:
-                return waits(f"{made['DBInstanceIdentifier']} is {made['DBInstanceStatus']}")
-            return todo("rename")
-        return self._ready(made)
+        found = self._ready(made)
+        return (
+            todo("rename") if found.state == "done" and made["DBInstanceIdentifier"] != self.name else found
+        )
 
     def _put_in_place(self) -> None:
         self._rename(self.made_name, self.name)
@@ -292,8 +270,8 @@ class Restore:
             found = self.site.instance(name)
             if found is None or found.get("ReadReplicaSourceDBInstanceIdentifier") != self.name:
                 of_others.append(name)
-            elif found["DBInstanceStatus"] not in SETTLED:
-                return waits(f"{name} is {found['DBInstanceStatus']}")
+            elif not_yet := unready(found):
+                return not_yet
         if of_others:
             return by_hand(
                 f"one by one, {', '.join(of_others)}: aws rds modify-db-instance --db-instance-identifier"
@@ -326,11 +304,18 @@ class Restore:
         base = self.site.instance(self.name)
         if base is None:
             return refused(f"there is no {self.name}: the restored instance is all there is")
-        if base.get("PendingModifiedValues", {}).get("DBInstanceIdentifier") or REPLACED in tags_of(base):
+        if base.get("PendingModifiedValues", {}).get("DBInstanceIdentifier"):
             return refused(f"{self.name} is being set aside: go on with --take-over")
-        if base["DBInstanceStatus"] in MOVING:
+        made = self.site.instance(self.made_name)
+        # That of another restore is of one that was set aside then, and put back by names.
+        if made is not None and tags_of(base).get(REPLACED) == made["DbiResourceId"]:
+            return by_hand(
+                f"{self.name} is marked to be set aside: go on with --take-over; or, if no run of it is going on, aws"
+                f" rds remove-tags-from-resource --resource-name {base['DBInstanceArn']} --tag-keys {REPLACED}"
+            )
+        if base["DBInstanceStatus"] not in (*SETTLED, *LOST):
             return waits(f"{self.name} is {base['DBInstanceStatus']}")
-        return done(f"{self.name} is as it was")
+        return done(f"{self.name} is {base['DBInstanceStatus']}")
 
     def _gone(self) -> Found:
         made = self.site.instance(self.made_name)
@@ -350,15 +335,15 @@ class Restore:
 
 
 def moment(text: str) -> datetime:
-    """A time with its zone, in UTC. Raises InfraError."""
+    """A time with its zone, in UTC. Raises argparse.ArgumentTypeError."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise InfraError(f"--to must be a time such as 2026-11-22T09:41:00Z, got {text}") from None
+        raise argparse.ArgumentTypeError(f"must be a time such as 2026-11-22T09:41:00Z, got {text}") from None
     if found.tzinfo is None:
-        raise InfraError(f"--to must say its zone, such as {text}Z or {text}+01:00")
+        raise argparse.ArgumentTypeError(f"must say its zone, such as {text}Z or {text}+01:00")
     if found.microsecond:
-        raise InfraError(f"--to must be in whole seconds, got {text}")
+        raise argparse.ArgumentTypeError(f"must be in whole seconds, got {text}")
     return found.astimezone(UTC)
 
 
@@ -366,17 +351,18 @@ def main(argv: Sequence[str] | None = None, *, site: Site | None = None) -> int:
     """`python -m infra restore`; returns the exit code. Raises InfraError."""
     parser = argparse.ArgumentParser(prog="python -m infra restore", description=(__doc__ or "").strip())
     arguments(parser)
-    parser.add_argument("--to", required=True, metavar="TIME", help="such as 2026-11-22T09:41:00Z")
+    parser.add_argument(
+        "--to", type=moment, required=True, metavar="TIME", help="such as 2026-11-22T09:41:00Z"
+    )
     way = parser.add_mutually_exclusive_group()
     way.add_argument(
         "--take-over", action="store_true", help="put the restored instance in the place of the one that runs"
     )
     way.add_argument("--abort", action="store_true", help="delete the restored instance")
     options = parser.parse_args(argv)
-    to = moment(options.to)
 
     def plan(found: Site) -> list[Step]:
-        restore = Restore(found, to)
+        restore = Restore(found, options.to)
         return restore.undo() if options.abort else restore.steps(take_over=options.take_over)
 
-    return carry_out(options, f"{options.stack}, back to {to:%F %T} UTC", plan, site=site)
+    return carry_out(options, f"{options.stack}, back to {options.to:%F %T} UTC", plan, site=site)

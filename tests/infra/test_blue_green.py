@@ -229,6 +229,38 @@ def test_a_switch_that_is_under_way_is_waited_for(stack: Running, monkeypatch: p
     assert stack.changes == []
 
 
+def test_a_switch_that_rds_gave_up_is_not_asked_for_again_unasked(stack: Running) -> None:
+    until(stack, "green is looked at")
+    act(stack, left(stack.run(switching)))  # type: ignore[arg-type]
+    (deployment,) = stack.backend.blue_green_deployments.values()
+    states = deployment.SupportedStates
+
+    def begun() -> None:
+        deployment.set_status(states.SWITCHOVER_IN_PROGRESS)
+
+    def given_up() -> None:
+        deployment.set_status(states.SWITCHOVER_FAILED)
+
+    deployment.switchover, stack.slept = begun, given_up
+    stack.changes.clear()
+    line = left(stack.run(switching))
+    assert line
+    assert (line.title, line.state) == ("the switch", "refused")
+    assert "the last try was undone by RDS" in line.detail
+    assert stack.changes == ["SwitchoverBlueGreenDeployment"]
+
+
+def test_a_green_that_somebody_deleted_is_not_looked_at(stack: Running) -> None:
+    until(stack, "green is looked at")
+    for name in [one for one in stack.instances() if "-green-" in one]:
+        del stack.backend.databases[name]
+        line = left(stack.run(switching))
+        assert line
+        assert (line.title, line.state) == ("green", "refused")
+        assert "is not there" in line.detail
+    assert Upgrade(stack.site(), TO)._looked_at(switch=False).state == "refused"
+
+
 def test_nothing_is_switched_while_something_is_staged(stack: Running, database: Database) -> None:
     """Also what was staged since the last look."""
     until(stack, "green is looked at")
@@ -274,11 +306,15 @@ def test_the_password_of_a_managed_master_stays_the_same_meanwhile(
         upgrade = Upgrade(stack.site(), TO)
         titles = [step.title for step in upgrade.steps(switch=False)]
         assert {"a password for the time being", "the password is AWS's again"} <= set(titles)
-        assert upgrade._unmanaged().state == "next"
+        for status, state in (("modifying", "waits"), ("stopped", "refused"), ("available", "next")):
+            stack.backend.databases[NAME].status = status
+            assert upgrade._unmanaged().state == state
         upgrade._unmanage()
         assert upgrade._unmanaged().state == "done"
         assert stack.backend.databases[NAME]._master_user_password == "kept"
-        assert upgrade._managed().state == "next"
+        for status, state in (("modifying", "waits"), ("stopped", "refused"), ("available", "next")):
+            stack.backend.databases[NAME].status = status
+            assert upgrade._managed().state == state
         upgrade._manage()
         assert upgrade._managed().state == "done"
         other = Upgrade(Site(graph, stack.session, "postgresql://eav_jobs:x@localhost/eav"), TO)
@@ -377,8 +413,11 @@ def test_what_rds_cannot_copy(stack: Running) -> None:
     refused(f"{NAME}-old1 is there")
     stack.backend.databases[NAME].backup_retention_period = 0
     refused("no backups")
-    stack.backend.databases[NAME].status = "modifying"
-    assert upgrade._copyable().state == "waits"
+    for name in (f"{NAME}-replica-1", NAME):
+        stack.backend.databases[name].status = "modifying"
+        assert upgrade._copyable() == Found("waits", f"{name} is modifying")
+        stack.backend.databases[name].status = "storage-full"
+        refused(f"{name} is storage-full")
 
 
 def test_it_says_what_scripts_need(stack: Running, capsys: pytest.CaptureFixture[str]) -> None:
@@ -387,8 +426,10 @@ def test_it_says_what_scripts_need(stack: Running, capsys: pytest.CaptureFixture
     assert states[:3] == ["done", "done", "by hand"]
     assert set(states[3:]) == {"later"}
     assert blue_green.main(["prod", "--to", TO, "--abort"], site=stack.site()) == 0
-    with pytest.raises(InfraError, match="major and minor"):
+    with pytest.raises(SystemExit) as ended:
         blue_green.main(["prod", "--to", "18"])
+    assert ended.value.code == 2
+    assert "argument --to: must be major and minor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("all_of_it", [True, False])

@@ -166,9 +166,13 @@ def test_the_command_says_what_it_did_and_what_comes_next(
 
 
 @pytest.mark.parametrize("repository", ["*", "example", "example/*", "a/b/c", "a/", "/b", "a/b,c"])
-def test_a_repository_that_is_none_or_many_is_refused(repository: str) -> None:
-    with pytest.raises(InfraError, match="OWNER/NAME"):
+def test_a_repository_that_is_none_or_many_is_refused(
+    repository: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
         bootstrap.main(["--repository", repository, "--region", REGION])
+    assert ended.value.code == 2
+    assert "argument --repository: must be OWNER/NAME" in capsys.readouterr().err
 
 
 def test_a_bucket_of_somebody_else_is_not_used(account: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ import pytest
 from moto.rds import models
 
 from infra import restore
-from infra.errors import InfraError
 from infra.operation import Found, Line, Site, Step
 from infra.restore import Restore, moment
 from tests.conftest import Database
@@ -173,21 +172,77 @@ def test_a_change_of_names_that_is_under_way_is_not_asked_for_again(aws_only: Ru
     assert aside.look() == Found("waits", f"{NAME} is renaming")
 
 
-@pytest.mark.parametrize("at", ["tagged", "renaming", "between the names"])
-def test_what_is_taking_over_is_not_deleted(aws_only: Running, at: str) -> None:
+@pytest.mark.parametrize(
+    ("at", "state"),
+    [
+        ("tagged", "by hand"),
+        ("accepted", "refused"),
+        ("renaming", "waits"),
+        ("upgrading", "waits"),
+        ("between the names", "refused"),
+    ],
+)
+def test_what_is_taking_over_is_not_deleted(
+    aws_only: Running, monkeypatch: pytest.MonkeyPatch, at: str, state: str
+) -> None:
     # For a minute after the change of names was asked for, nothing bears the new one.
     aws_only.run(beside)
     base = aws_only.backend.databases[NAME]
     if at == "tagged":
-        base.tags.append({"Key": restore.REPLACED, "Value": "db-RESTORED"})
-    elif at == "renaming":
-        base.status = "renaming"
-    else:
+        base.tags.append({"Key": restore.REPLACED, "Value": aws_only.instances()[f"{NAME}-restored"]})
+    elif at == "accepted":
+        pending = {"DBInstanceIdentifier": f"{NAME}-old1"}
+        monkeypatch.setattr(base, "pending_modified_values", pending, raising=False)
+    elif at == "between the names":
         del aws_only.backend.databases[NAME]
+    else:
+        base.status = at
     found = left(aws_only.run(undone, execute=False))
     assert found
-    assert (found.title, found.state) == ("it has not taken over", "waits" if at == "renaming" else "refused")
+    assert (found.title, found.state) == ("it has not taken over", state)
     assert f"{NAME}-restored" in aws_only.backend.databases
+    if at == "tagged":  # by one that was killed there, as a person finds out
+        assert f"--tag-keys {restore.REPLACED}" in found.detail
+        base.tags.pop()
+        assert left(aws_only.run(undone)) is None
+
+
+def test_one_that_was_put_back_by_names_can_be_restored_beside_again(
+    stack: Running, database: Database
+) -> None:
+    """It keeps the mark of having been replaced, by another."""
+    before = stack.instances()
+    to_the_end(stack, database)
+    databases = stack.backend.databases
+    for name, to in ((NAME, "newer"), (f"{NAME}-old1", NAME)):
+        databases[to] = databases.pop(name)
+        databases[to].db_instance_identifier = to
+    stack.backend.database_snapshots.clear()  # the emulator names those of a restored one by the minute
+    assert left(stack.run(beside)).title == "look at it"  # type: ignore[union-attr]
+    assert left(stack.run(undone)) is None
+    assert stack.instances() == {**before, "newer": databases["newer"].dbi_resource_id}
+
+
+def test_one_that_is_lost_between_the_names_is_not_waited_for(aws_only: Running) -> None:
+    aws_only.run(beside)
+    restore_ = Restore(aws_only.site(), TO)
+    restore_._set_aside()
+    aws_only.backend.databases[f"{NAME}-restored"].status = "failed"
+    for found in (restore_._in_place(), restore_._restored(take_over=True)):
+        assert found.state == "refused"
+        assert "the way back is by names" in found.detail
+    aws_only.backend.databases[f"{NAME}-restored"].status = "backing-up"
+    assert restore_._in_place().state == "next"
+
+
+def test_a_replica_that_is_lost_is_not_waited_for(aws_only: Running) -> None:
+    replicas = Restore(aws_only.site(), TO)._replicas
+    assert replicas().state == "done"
+    replica = aws_only.backend.databases[f"{NAME}-replica-1"]
+    replica.status = "creating"
+    assert replicas() == Found("waits", f"{NAME}-replica-1 is creating")
+    replica.status = "incompatible-network"
+    assert replicas().state == "refused"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +281,7 @@ def test_what_somebody_undoes_meanwhile_is_not_done_again(aws_only: Running) -> 
     aws_only.slept = somebody_else
     found = left(aws_only.run(beside))
     assert found
-    assert (found.state, "somebody undid it" in found.detail) == ("refused", True)
+    assert (found.state, "undone by somebody" in found.detail) == ("refused", True)
     assert aws_only.changes.count("RestoreDBInstanceToPointInTime") == 1
 
 
@@ -235,7 +290,12 @@ def test_one_that_took_over_is_no_copy_to_look_at(stack: Running, database: Data
     del stack.backend.databases[f"{NAME}-old1"]
     found = left(stack.run(beside))
     assert found
-    assert (found.state, "took over" in found.detail) == ("refused", True)
+    assert (found.title, found.state) == ("the restored instance", "refused")
+    assert "took over" in found.detail
+    arn = stack.rds.describe_db_instances(DBInstanceIdentifier=NAME)["DBInstances"][0]["DBInstanceArn"]
+    stack.rds.remove_tags_from_resource(ResourceName=arn, TagKeys=[restore.TO])
+    stack.backend.database_snapshots.clear()  # the emulator names those of a restored one by the minute
+    assert left(stack.run(beside)).title == "look at it"  # type: ignore[union-attr]
 
 
 def test_one_that_is_being_made_can_be_given_up(aws_only: Running) -> None:
@@ -325,9 +385,11 @@ def test_it_says_what_scripts_and_people_need(aws_only: Running, capsys: pytest.
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-11-22", "2026-11-22T09:41:00", "2026-11-22T09:41:00.5Z"])
-def test_a_time_must_be_exact(text: str) -> None:
-    with pytest.raises(InfraError, match="--to"):
-        moment(text)
+def test_a_time_must_be_exact(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        restore.main(["prod", "--to", text])
+    assert ended.value.code == 2
+    assert "argument --to: must " in capsys.readouterr().err
 
 
 def test_a_time_is_taken_in_utc() -> None:
