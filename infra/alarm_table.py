@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.alarms import GIB, Alarm, Metric, catalogue, incidents
+from infra.aws_metrics import RECOMMENDED
 from infra.component import Context
 from infra.graph import ACCOUNT, ROOT, read_config
 from infra.monitoring import watched
@@ -75,9 +76,23 @@ def runbooks() -> str:
     return "\n".join(lines) + "\n"
 
 
+def without() -> str:
+    """What AWS recommends an alarm on, and has none."""
+    lines = ["| metric | why there is no alarm |", "| --- | --- |"]
+    lines += [
+        f"| {namespace.removeprefix('AWS/')} {name} | {why} |"
+        for namespace, metrics in RECOMMENDED.items()
+        for name, why in metrics.items()
+        if why
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def page(text: str) -> str:
     """The page with its tables as they should be."""
-    made = {"alarms": alarms, "incidents": told, "figures": readings, "runbooks": runbooks}
+    made = {
+        "alarms": alarms, "without": without, "incidents": told, "figures": readings, "runbooks": runbooks,
+    }  # fmt: skip
     return _MARK.sub(lambda found: found[1] + made[found[2]]() + found[3], text)
 
 

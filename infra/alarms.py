@@ -668,6 +668,9 @@ def _stream(settings: Settings, watched: Watched) -> Iterator[Alarm]:
         incident="stream-throttled")  # fmt: skip
     yield alarm("stream-failed", "PutRecords.FailedRecords", "Sum", ">", 0, 15, 5, "stream-throttled",
         "Records fail in PutRecords; the producers have to send them again.", incident="stream-throttled")  # fmt: skip
+    yield alarm("stream-refused", "PutRecord.Success", "Average", "<", 0.95, 15, 5, "stream-throttled",
+        "More than five in a hundred single puts fail; the producers have to send them again.",
+        incident="stream-throttled")  # fmt: skip
     yield alarm("stream-reads", "ReadProvisionedThroughputExceeded", "Sum", ">", 0, 15, 10, "stream-throttled",
         "Kinesis refuses reads: a shard is read by too many, or too often.", incident="stream-throttled")  # fmt: skip
     yield alarm("stream-errors", "GetRecords.Success", "Average", "<", 0.98, 10, 10, "stream-throttled",

@@ -134,6 +134,50 @@ AWS: Final[Mapping[str, Mapping[Dimensions, frozenset[str]]]] = {
 """Namespace → set of dimensions → metrics that have exactly these dimensions."""
 
 
+_NO_REPLICATION: Final = "nothing is replicated that way"
+_ON_DEMAND: Final = "tables are on demand; each has an alarm at its own cap"
+RECOMMENDED: Final[Mapping[str, Mapping[str, str | None]]] = {
+    "AWS/RDS": {
+        "CPUUtilization": None, "DatabaseConnections": None, "DBLoad": None, "EBSByteBalance%": None,
+        "EBSIOBalance%": None, "FreeStorageSpace": None, "FreeableMemory": None, "MaximumUsedTransactionIDs": None,
+        "ReadLatency": None, "ReplicaLag": None, "SwapUsage": None, "WriteLatency": None,
+        "FreeLocalStorage": "of Aurora and of instances with a local disk only",
+    },
+    "AWS/DynamoDB": {
+        "ReadThrottleEvents": None, "SystemErrors": None, "UserErrors": None, "WriteThrottleEvents": None,
+        "SuccessfulRequestLatency": (
+            "what is normal follows from the operation and from the size of items, which whoever writes them knows;"
+            " DynamoDB that is unwell shows in SystemErrors"
+        ),
+        "AccountProvisionedReadCapacityUtilization": _ON_DEMAND,
+        "AccountProvisionedWriteCapacityUtilization": _ON_DEMAND,
+        "AgeOfOldestUnreplicatedRecord": _NO_REPLICATION,
+        "FailedToReplicateRecordCount": _NO_REPLICATION,
+        "ThrottledPutRecordCount": _NO_REPLICATION,
+    },
+    "AWS/Lambda": {
+        "Duration": None, "Errors": None, "Throttles": None,
+        "ConcurrentExecutions": "each function has one, reserved: a second is throttled, which rings",
+        "ClaimedAccountConcurrency": "of the whole account; what is reserved for a function nobody else can take",
+    },
+    "AWS/S3": {
+        "4xxErrors": None, "5xxErrors": None,
+        "OperationsFailedReplication": _NO_REPLICATION,
+    },
+    "AWS/Kinesis": {
+        "GetRecords.IteratorAgeMilliseconds": None, "GetRecords.Success": None, "PutRecord.Success": None,
+        "PutRecords.FailedRecords": None, "ReadProvisionedThroughputExceeded": None,
+        "WriteProvisionedThroughputExceeded": None,
+        "SubscribeToShardEvent.MillisBehindLatest": "nobody reads by enhanced fan-out",
+    },
+}  # fmt: skip
+"""Namespace → metric that AWS recommends an alarm on → why there is none here; None if there is one.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Best_Practice_Recommended_Alarms_AWS_Services.html, of
+what a stack has. It has nothing of Redshift and of RDS Proxy.
+"""
+
+
 def published(namespace: str, name: str, dimensions: Dimensions) -> bool:
     """Whether AWS publishes a metric of that name with exactly these dimensions."""
     return name in AWS.get(namespace, {}).get(dimensions, frozenset())

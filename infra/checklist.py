@@ -11,9 +11,10 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from statistics import fmean
 from typing import Any, Final, Literal
 
 import boto3
@@ -28,6 +29,16 @@ RESTORABLE: Final = timedelta(minutes=15)
 REPLICA_LAG_SECONDS: Final = 3.0
 """Of the source document's checklist; the same as the objective of the replicas' read path."""
 LOOK_BACK: Final = timedelta(minutes=10)
+KEY_FIGURES: Final = (
+    "alarm-staged-age",
+    "alarm-stream-age",
+    "alarm-stream-silent",
+    "alarm-database-read-latency",
+    "alarm-database-write-latency",
+)
+"""Alarms whose figure is looked at beforehand: how much comes in, how soon it is durable, and how fast the disk is."""
+OVER: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {"Maximum": max, "Average": fmean, "Sum": sum}
+"""Statistic → what several minutes of it come to."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,13 @@ class Checklist:
             "settings are complete and agree": lambda: ("ok", f"Pulumi.{self.stack}.yaml"),
             "no policy is broken": self._policies,
             "what is deployed is committed": self._committed,
+            "what changes was read": lambda: (
+                "by hand",
+                f"pulumi preview -s {self.stack} --diff: each replacement and deletion is meant",
+            ),
+            "the stack before this one is like it": self._alike,
             "the image was in the stack before this one": self._promoted,
+            "tasks there run it, on its schema": self._ran,
             "the database can be restored to now": self._restorable,
             "no alarm is up": self._alarms,
             "the schema has one head": self._heads,
@@ -89,6 +106,12 @@ class Checklist:
             "tasks run as many as wanted": self._services,
             "the archiver's last run did not fail": self._archiver,
             "the schema is at its head": self._schema,
+            "values come in, are durable soon, and the disk is fast": self._figures,
+            "what users do works": lambda: (
+                "by hand",
+                "send a value of a tenant of yours, and read it by the proxy and by a replica",
+            ),
+            "it stays so for an hour": lambda: ("by hand", "--watch 60 looks at all of this each minute"),
             "lessons are written down": lambda: ("by hand", "what was not as this list says belongs into it"),
         }
 
@@ -124,6 +147,45 @@ class Checklist:
             if mine == theirs
             else ("failed", f"{earlier} has {theirs}, {self.stack} is to have {mine}")
         )
+
+    def _alike(self) -> Answer:
+        earlier = BEFORE.get(self.stack)
+        if earlier is None:
+            return "ok", f"nothing comes before {self.stack}"
+        other = load_graph(earlier)
+        mine, theirs = (one.settings.postgres.major for one in (self.graph, other))
+        if theirs < mine:
+            return "failed", f"{earlier} has PostgreSQL {theirs}, {self.stack} is to have {mine}"
+        here, there = ({one.kind for one in graph if one.custom} for graph in (self.graph, other))
+        if untried := here - there:
+            return (
+                "by hand",
+                f"{earlier} has no {', '.join(sorted(untried))}; settings that differ: python -m infra plan"
+                f" {self.stack} --diff {earlier}",
+            )
+        return "ok", f"{earlier} has all that {self.stack} has"
+
+    def _ran(self) -> Answer:
+        earlier, digest = BEFORE.get(self.stack), self.graph.settings.workers.image_digest
+        if earlier is None:
+            return "ok", f"nothing comes before {self.stack}"
+        if digest is None:
+            return "ok", "no image is set"
+        other = load_graph(earlier)
+        ecs = self.session.client("ecs", region_name=other.settings.region)
+        wrong, count = [], 0
+        for one in other.of_kind("ecs.Service"):
+            cluster = str(one.inputs["cluster"]).rsplit("/", 1)[-1]
+            for found in ecs.describe_services(cluster=cluster, services=[one.inputs["name"]])["services"]:
+                count += 1
+                task = ecs.describe_task_definition(taskDefinition=found["taskDefinition"])["taskDefinition"]
+                if any(not each["image"].endswith(f"@{digest}") for each in task["containerDefinitions"]):
+                    wrong.append(found["serviceName"])
+        if not count:
+            return "failed", f"{earlier} has no service that runs it: deploy it there"
+        if wrong:
+            return "failed", f"{', '.join(wrong)} of {earlier} runs another: deploy it there"
+        return "ok", f"{count} services of {earlier}"
 
     def _heads(self) -> Answer:
         from alembic.config import Config
@@ -179,27 +241,63 @@ class Checklist:
             for one in self.graph.of_kind("rds.Instance")
             if "replicateSourceDb" in one.inputs
         ]
-        now = datetime.now(UTC)
         worst: dict[str, float] = {}
         for name in names:
-            points = self.aws("cloudwatch").get_metric_statistics(
-                Namespace="AWS/RDS",
-                MetricName="ReplicaLag",
-                Dimensions=[{"Name": "DBInstanceIdentifier", "Value": name}],
-                StartTime=now - LOOK_BACK,
-                EndTime=now,
-                Period=60,
-                Statistics=["Maximum"],
-            )["Datapoints"]
-            if not points:
+            lag = self._figure("AWS/RDS", "ReplicaLag", {"DBInstanceIdentifier": name}, "Maximum")
+            if lag is None:
                 return "unknown", f"{name} has not said in {LOOK_BACK.total_seconds() / 60:.0f} min"
-            worst[name] = max(point["Maximum"] for point in points)
+            worst[name] = lag
         if not names:
             return "ok", "there are none"
         name = max(worst, key=lambda one: worst[one])
         return "ok" if worst[
             name
         ] < REPLICA_LAG_SECONDS else "failed", f"at most {worst[name]:.1f} s ({name})"
+
+    def _figure(
+        self, namespace: str, metric: str, dimensions: Mapping[str, str], statistic: str
+    ) -> float | None:
+        """Of the last minutes; None where CloudWatch has nothing of them."""
+        now = datetime.now(UTC)
+        points = self.aws("cloudwatch").get_metric_statistics(
+            Namespace=namespace,
+            MetricName=metric,
+            Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
+            StartTime=now - LOOK_BACK,
+            EndTime=now,
+            Period=60,
+            Statistics=[statistic],
+        )["Datapoints"]
+        return OVER[statistic]([point[statistic] for point in points]) if points else None
+
+    def _figures(self) -> Answer:
+        """Against the thresholds of the alarms, which take longer to make up their mind."""
+        said, silent, bad = [], [], []
+        for one in self.graph.of_kind("cloudwatch.MetricAlarm"):
+            if one.name not in KEY_FIGURES:
+                continue
+            inputs = one.inputs
+            metric, limit = inputs["metricName"], float(inputs["threshold"])
+            found = self._figure(
+                inputs["namespace"], metric, inputs.get("dimensions") or {}, inputs["statistic"]
+            )
+            if found is None:
+                silent.append(metric)
+                continue
+            above = inputs["comparisonOperator"] == "GreaterThanThreshold"
+            said.append(f"{metric} {found:,.4g}")
+            if found > limit if above else found < limit:
+                bad.append(
+                    f"{metric} {found:,.4g}, should be {'at most' if above else 'at least'} {limit:,g}"
+                )
+        if bad:
+            return "failed", "; ".join(bad)
+        if silent:
+            return (
+                "unknown",
+                f"nothing said of {', '.join(silent)} in {LOOK_BACK.total_seconds() / 60:.0f} min",
+            )
+        return "ok", ", ".join(said)
 
     def _alarms(self) -> Answer:
         names = [str(one.inputs["name"]) for one in self.graph.of_kind("cloudwatch.MetricAlarm")]

@@ -747,13 +747,17 @@ def load(stack: str, config: Mapping[str, Any]) -> Settings:
                     hidden.add(meant)
         elif key.startswith("aws:"):
             lines.append(f"{key} is not used here; aws:region and aws:defaultTags are")
+            meant = closest(key, tuple(_KEYS.values()))
+            hidden |= {name for name, known in _KEYS.items() if known == meant and known not in config}
         elif not key.startswith("pulumi:"):
             lines.append(f"{key} is no setting: those of this program begin with {PROJECT}: or aws:")
     try:
         # As JSON, of which a list is a tuple and a text a network: strictly, so that true is no number and "3" is none.
         found = Settings.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        lines += [_line(one, values) for one in error.errors() if not hidden & {*one["loc"][:1]}]
+        told = [_line(one, values) for one in error.errors() if not hidden & {*one["loc"][:1]}]
+        # A rule between sections has no place, and names what it is about first.
+        lines += [line for line in told if line.partition(".")[0] not in hidden]
     if lines:
         raise SettingsError("\n".join(f"{file}: {_printable(line)}" for line in lines))
     return found

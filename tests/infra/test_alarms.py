@@ -13,7 +13,7 @@ from archiver import names as archiver_names
 from infra import alarms, parameters
 from infra.alarm_table import PAGE, page, stack_alarms
 from infra.alarms import GIB, Alarm, Incident, Metric
-from infra.aws_metrics import AWS, published
+from infra.aws_metrics import AWS, RECOMMENDED, published
 from infra.graph import ROOT
 from infra.settings import Settings
 from jobs import names as figures
@@ -151,6 +151,19 @@ def test_every_runbook_has_an_alarm_and_every_figure_that_says_trouble_too() -> 
 def test_every_table_of_metrics_is_used() -> None:
     used = {metric.namespace for stack in STACKS for one in ALARMS[stack][1] for metric in one.metrics}
     assert used - {figures.NAMESPACE, archiver_names.NAMESPACE} == AWS.keys() - {"AWS/Billing"}
+
+
+@pytest.mark.parametrize("namespace", RECOMMENDED)
+def test_what_aws_recommends_is_watched_or_has_a_reason(namespace: str) -> None:
+    watched = {
+        metric.name
+        for stack in STACKS
+        for one in ALARMS[stack][1]
+        for metric in one.metrics
+        if metric.namespace == namespace
+    }
+    for name, why in RECOMMENDED[namespace].items():
+        assert (name in watched) is (why is None), name
 
 
 # -- what the source asks for --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -11,6 +12,7 @@ from infra import checklist
 from infra.checklist import Checklist, Line
 from infra.graph import Graph
 from tests.infra.account import empty_account
+from tests.infra.changed import graph as changed_graph
 from tests.infra.conftest import graph_of
 
 REGION = "eu-central-1"
@@ -43,7 +45,7 @@ def test_an_empty_account_is_not_fine_and_every_line_is_looked_at(account: Any) 
     assert state == "unknown"
     assert "not found" in detail.lower()
     assert found["lessons are written down"][0] == "by hand"
-    assert len(found) == 7, "the rest goes on"
+    assert len(found) == 10, "the rest goes on"
 
 
 def test_a_list_of_which_nothing_could_be_seen_is_not_well(
@@ -87,9 +89,120 @@ def test_a_database_that_is_there_is_fine_and_one_without_a_backup_is_not(accoun
     assert looked_up(graph, account, "before")["the database can be restored to now"][0] in ("ok", "failed")
 
 
-def test_the_lag_of_replicas_is_what_cloudwatch_says(account: Any) -> None:
-    from datetime import UTC, datetime, timedelta
+SOURCE = {
+    "before": {
+        "review what changes": "what changes was read",
+        "back up the database": "the database can be restored to now",
+        "staging matches prod": "the stack before this one is like it",
+        "schema changes were tested on staging": "tasks there run it, on its schema",
+        "the team knows": "people know",
+    },
+    "after": {
+        "key metrics": "values come in, are durable soon, and the disk is fast",
+        "replica lag under 3 s": "replicas are less than 3 s behind",
+        "critical user flows": "what users do works",
+        "errors for an hour": "it stays so for an hour",
+        "lessons learned": "lessons are written down",
+    },
+}
+"""What the source document has on its list → the line that has it."""
 
+
+@pytest.mark.parametrize("when", list(SOURCE))
+def test_the_checklist_of_the_source(account: Any, when: str) -> None:
+    assert set(SOURCE[when].values()) <= set(looked_up(graph_of("prod"), account, when))
+
+
+def test_the_stack_before_is_not_behind(account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    title = "the stack before this one is like it"
+    assert looked_up(graph_of("dev"), account, "before")[title][0] == "ok"
+    state, detail = looked_up(graph_of("prod"), account, "before")[title]
+    assert state == "by hand"
+    assert "s3.BucketObjectLockConfiguration" in detail
+    assert "plan prod --diff staging" in detail
+    monkeypatch.setattr(checklist, "load_graph", lambda stack: graph_of("prod"))
+    assert looked_up(graph_of("prod"), account, "before")[title] == ("ok", "staging has all that prod has")
+    newer = changed_graph("prod", postgres={"engine_version": "18"})
+    assert looked_up(newer, account, "before")[title] == (
+        "failed",
+        "staging has PostgreSQL 17, prod is to have 18",
+    )
+
+
+def test_what_prod_is_to_run_runs_in_staging(account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    title, digest = "tasks there run it, on its schema", "sha256:" + "1" * 64
+    prod, staging = (changed_graph(one, workers={"image_digest": digest}) for one in ("prod", "staging"))
+    monkeypatch.setattr(checklist, "load_graph", lambda stack: staging)
+    assert looked_up(graph_of("prod"), account, "before")[title] == ("ok", "no image is set")
+    assert looked_up(prod, account, "before")[title][0] == "unknown", "there is no cluster"
+    ecs = account.client("ecs")
+    services = staging.of_kind("ecs.Service")
+    ecs.create_cluster(clusterName=str(services[0].inputs["cluster"]).rsplit("/", 1)[-1])
+    assert looked_up(prod, account, "before")[title] == (
+        "failed",
+        "staging has no service that runs it: deploy it there",
+    )
+
+    def deploy(image: str) -> None:
+        ecs.register_task_definition(
+            family="task", containerDefinitions=[{"name": "task", "image": image, "memory": 64}]
+        )
+        for one in services:
+            settings = {"cluster": one.inputs["cluster"].rsplit("/", 1)[-1], "taskDefinition": "task"}
+            try:
+                ecs.update_service(service=one.inputs["name"], **settings)
+            except ecs.exceptions.ServiceNotFoundException:
+                ecs.create_service(serviceName=one.inputs["name"], desiredCount=0, **settings)
+
+    deploy("registry/eav@sha256:" + "2" * 64)
+    state, detail = looked_up(prod, account, "before")[title]
+    assert state == "failed"
+    assert all(one.inputs["name"] in detail for one in services)
+    deploy(f"registry/eav@{digest}")
+    assert looked_up(prod, account, "before")[title] == ("ok", f"{len(services)} services of staging")
+
+
+def test_key_figures_are_looked_at_before_alarms_have_made_up_their_mind(account: Any) -> None:
+    graph = graph_of("dev")
+    title = "values come in, are durable soon, and the disk is fast"
+    state, detail = looked_up(graph, account, "after")[title]
+    assert state == "unknown"
+    assert detail.startswith("nothing said of ")
+
+    def say(values: dict[str, float]) -> None:
+        for one in graph.of_kind("cloudwatch.MetricAlarm"):
+            if one.name in checklist.KEY_FIGURES and one.inputs["metricName"] in values:
+                account.client("cloudwatch").put_metric_data(
+                    Namespace=one.inputs["namespace"],
+                    MetricData=[
+                        {
+                            "MetricName": one.inputs["metricName"],
+                            "Dimensions": [
+                                {"Name": name, "Value": value}
+                                for name, value in one.inputs["dimensions"].items()
+                            ],
+                            "Timestamp": datetime.now(UTC) - timedelta(minutes=2),
+                            "Value": values[one.inputs["metricName"]],
+                        }
+                    ],
+                )
+
+    well = {
+        "StagedAge": 0.4,
+        "GetRecords.IteratorAgeMilliseconds": 210.0,
+        "IncomingRecords": 12_000.0,
+        "ReadLatency": 0.001,
+        "WriteLatency": 0.002,
+    }
+    say(well)
+    state, detail = looked_up(graph, account, "after")[title]
+    assert state == "ok"
+    assert all(name in detail for name in well)
+    say({"StagedAge": 700.0})
+    assert looked_up(graph, account, "after")[title] == ("failed", "StagedAge 700, should be at most 60")
+
+
+def test_the_lag_of_replicas_is_what_cloudwatch_says(account: Any) -> None:
     graph = graph_of("staging")
     title = "replicas are less than 3 s behind"
     assert looked_up(graph, account, "after")[title][0] == "unknown", "silence is not health"

@@ -424,14 +424,22 @@ def test_the_program_passes_over_no_key(monkeypatch: pytest.MonkeyPatch) -> None
         program.settings_of("dev")
 
 
-def test_a_misspelt_section_is_one_mistake() -> None:
-    given = config("dev")
-    given[f"{PROJECT}:warehous"] = given.pop(f"{PROJECT}:warehouse")
+@pytest.mark.parametrize(
+    ("key", "written", "line"),
+    [
+        ("warehouse", "warehous", "eav-platform:warehous is no setting: did you mean warehouse?"),
+        # A rule of prod is about what then is missing.
+        ("stream", "streem", "eav-platform:streem is no setting: did you mean stream?"),
+        ("aws:region", "aws:regoin", "aws:regoin is not used here; aws:region and aws:defaultTags are"),
+    ],
+)
+def test_a_misspelt_key_is_one_mistake(key: str, written: str, line: str) -> None:
+    given = config("prod")
+    key, written = (one if ":" in one else f"{PROJECT}:{one}" for one in (key, written))
+    given[written] = given.pop(key)
     with pytest.raises(SettingsError) as caught:
-        load("dev", given)
-    assert str(caught.value).splitlines() == [
-        "Pulumi.dev.yaml: eav-platform:warehous is no setting: did you mean warehouse?"
-    ]
+        load("prod", given)
+    assert str(caught.value).splitlines() == [f"Pulumi.prod.yaml: {line}"]
 
 
 def test_the_program_takes_no_secret_that_pulumi_has_decrypted(monkeypatch: pytest.MonkeyPatch) -> None:
