@@ -88,7 +88,7 @@ class Checklist:
             ),
             "the stack before this one is like it": self._alike,
             "the image was in the stack before this one": self._promoted,
-            "tasks there run it, on its schema": self._ran,
+            "the image runs in that stack, on its schema": self._ran,
             "the database can be restored to now": self._restorable,
             "no alarm is up": self._alarms,
             "the schema has one head": self._heads,

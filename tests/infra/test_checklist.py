@@ -94,7 +94,7 @@ SOURCE = {
         "review what changes": "what changes was read",
         "back up the database": "the database can be restored to now",
         "staging matches prod": "the stack before this one is like it",
-        "schema changes were tested on staging": "tasks there run it, on its schema",
+        "schema changes were tested on staging": "the image runs in that stack, on its schema",
         "the team knows": "people know",
     },
     "after": {
@@ -130,7 +130,7 @@ def test_the_stack_before_is_not_behind(account: Any, monkeypatch: pytest.Monkey
 
 
 def test_what_prod_is_to_run_runs_in_staging(account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    title, digest = "tasks there run it, on its schema", "sha256:" + "1" * 64
+    title, digest = "the image runs in that stack, on its schema", "sha256:" + "1" * 64
     prod, staging = (changed_graph(one, workers={"image_digest": digest}) for one in ("prod", "staging"))
     monkeypatch.setattr(checklist, "load_graph", lambda stack: staging)
     assert looked_up(graph_of("prod"), account, "before")[title] == ("ok", "no image is set")
