@@ -1,7 +1,8 @@
 """The checklist of a deployment, that checks itself: `before` it and `after` it.
 
 Each line is looked up where the answer is: in the stack's graph, in git, in AWS, in the database. What nobody but a
-person can know is said to be for hand and counts for nothing. Everything is read, nothing is changed.
+person can know is said to be for hand and counts for nothing: so is a notice that was up an hour ago, which a
+deployment may be what mends. Everything is read, nothing is changed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Final, Literal
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.graph import ROOT, Graph, load_graph
+from infra.graph import ROOT, Graph, Resource, load_graph
 from infra.image import BEFORE
 
 State = Literal["ok", "failed", "by hand", "unknown"]
@@ -29,14 +30,15 @@ RESTORABLE: Final = timedelta(minutes=15)
 REPLICA_LAG_SECONDS: Final = 3.0
 """Of the source document's checklist; the same as the objective of the replicas' read path."""
 LOOK_BACK: Final = timedelta(minutes=10)
+FRESH: Final = timedelta(hours=1)
+"""An alarm that began within it may be of what was just done."""
 KEY_FIGURES: Final = (
     "alarm-staged-age",
     "alarm-stream-age",
-    "alarm-stream-silent",
     "alarm-database-read-latency",
     "alarm-database-write-latency",
 )
-"""Alarms whose figure is looked at beforehand: how much comes in, how soon it is durable, and how fast the disk is."""
+"""Alarms whose figure is looked at beforehand: how soon a value is durable, and how fast the disk is."""
 OVER: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {"Maximum": max, "Average": fmean, "Sum": sum}
 """Statistic → what several minutes of it come to."""
 
@@ -272,7 +274,9 @@ class Checklist:
 
     def _figures(self) -> Answer:
         """Against the thresholds of the alarms, which take longer to make up their mind."""
-        said, silent, bad = [], [], []
+        stream = str(self.graph.one("kinesis.Stream").inputs["name"])
+        incoming = self._figure("AWS/Kinesis", "IncomingRecords", {"StreamName": stream}, "Sum")
+        said, silent, bad = [f"IncomingRecords {incoming or 0:,.0f}"], [], []
         for one in self.graph.of_kind("cloudwatch.MetricAlarm"):
             if one.name not in KEY_FIGURES:
                 continue
@@ -292,6 +296,11 @@ class Checklist:
                 )
         if bad:
             return "failed", "; ".join(bad)
+        if not incoming:
+            return (
+                "unknown",
+                f"nothing came in for {LOOK_BACK.total_seconds() / 60:.0f} min: the rest shows nothing",
+            )
         if silent:
             return (
                 "unknown",
@@ -300,13 +309,37 @@ class Checklist:
         return "ok", ", ".join(said)
 
     def _alarms(self) -> Answer:
-        names = [str(one.inputs["name"]) for one in self.graph.of_kind("cloudwatch.MetricAlarm")]
-        found: set[str] = set()
+        """One that pages, or has just begun, is in the way. A notice can wait: a deployment may be what mends it."""
+        declared = [
+            *self.graph.of_kind("cloudwatch.MetricAlarm"),
+            *self.graph.of_kind("cloudwatch.CompositeAlarm"),
+        ]
+        page = str(self.graph.one("sns.Topic", "topic-page").outputs["arn"])
+        pages = {_alarm_name(one): page in (one.inputs.get("alarmActions") or ()) for one in declared}
+        names, now = list(pages), datetime.now(UTC)
+        serious: list[str] = []
+        others: list[str] = []
         for first in range(0, len(names), 100):
-            pages = self.aws("cloudwatch").get_paginator("describe_alarms")
-            for page in pages.paginate(AlarmNames=names[first : first + 100], StateValue="ALARM"):
-                found |= {one["AlarmName"] for one in page["MetricAlarms"] if one["StateValue"] == "ALARM"}
-        return ("failed", ", ".join(sorted(found))) if found else ("ok", f"{len(names)} looked at")
+            shown = (
+                self.aws("cloudwatch")
+                .get_paginator("describe_alarms")
+                .paginate(
+                    AlarmNames=names[first : first + 100],
+                    AlarmTypes=["MetricAlarm", "CompositeAlarm"],
+                    StateValue="ALARM",
+                )
+            )
+            for one in (one for each in shown for one in [*each["MetricAlarms"], *each["CompositeAlarms"]]):
+                if one["StateValue"] != "ALARM":
+                    continue
+                since = one.get("StateTransitionedTimestamp") or one["StateUpdatedTimestamp"]
+                bad = pages[one["AlarmName"]] or now - since < FRESH
+                (serious if bad else others).append(f"{one['AlarmName']} since {since:%F %H:%M}")
+        if serious:
+            return "failed", ", ".join(sorted(serious))
+        if others:
+            return "by hand", f"notices, not new: {', '.join(sorted(others))}: none is about what changes"
+        return "ok", f"{len(names)} looked at"
 
     def _services(self) -> Answer:
         wrong, count = [], 0
@@ -345,6 +378,10 @@ class Checklist:
         )  # fmt: skip
         last = (done.stdout + done.stderr).strip().splitlines()[-1:] or [""]
         return "ok" if done.returncode == 0 else "failed", last[0]
+
+
+def _alarm_name(declared: Resource) -> str:
+    return str(declared.inputs.get("name") or declared.inputs["alarmName"])
 
 
 def _git(*arguments: str) -> str:

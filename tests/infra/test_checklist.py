@@ -79,7 +79,41 @@ def test_alarms_that_are_up_are_named(account: Any) -> None:
     assert looked_up(graph, account, "before")["no alarm is up"][0] == "ok"
     for one in (name, "of-somebody-else"):
         watch.set_alarm_state(AlarmName=one, StateValue="ALARM", StateReason="a test")
-    assert looked_up(graph, account, "before")["no alarm is up"] == ("failed", name)
+    state, detail = looked_up(graph, account, "before")["no alarm is up"]
+    assert state == "failed"
+    assert detail.startswith(f"{name} since ")
+    assert "of-somebody-else" not in detail
+
+
+def test_a_notice_that_has_been_up_for_long_is_a_persons_and_a_page_is_not(
+    account: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stack to which nobody sends could not be deployed to."""
+    graph = graph_of("staging")
+    page = graph.one("sns.Topic", "topic-page").outputs["arn"]
+    found = [
+        *graph.of_kind("cloudwatch.MetricAlarm"),
+        *graph.of_kind("cloudwatch.CompositeAlarm"),
+    ]
+    (paging, *_), (quiet, *_) = (
+        [
+            one.inputs.get("name") or one.inputs["alarmName"]
+            for one in found
+            if (page in (one.inputs.get("alarmActions") or ())) is wanted
+        ]
+        for wanted in (True, False)
+    )
+    watch = account.client("cloudwatch")
+    monkeypatch.setattr(checklist, "FRESH", timedelta(0))
+    for name, state in ((quiet, "by hand"), (paging, "failed")):
+        watch.put_metric_alarm(
+            AlarmName=name, Namespace="n", MetricName="m", Period=60, EvaluationPeriods=1, Threshold=1,
+            ComparisonOperator="GreaterThanThreshold", Statistic="Sum",
+        )  # fmt: skip
+        watch.set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="a test")
+        is_state, detail = looked_up(graph, account, "before")["no alarm is up"]
+        assert is_state == state
+        assert name in detail
 
 
 def test_a_database_that_is_there_is_fine_and_one_without_a_backup_is_not(account: Any) -> None:
@@ -89,6 +123,7 @@ def test_a_database_that_is_there_is_fine_and_one_without_a_backup_is_not(accoun
     assert looked_up(graph, account, "before")["the database can be restored to now"][0] in ("ok", "failed")
 
 
+WATCHED = {*checklist.KEY_FIGURES, "alarm-stream-silent"}
 SOURCE = {
     "before": {
         "review what changes": "what changes was read",
@@ -167,11 +202,11 @@ def test_key_figures_are_looked_at_before_alarms_have_made_up_their_mind(account
     title = "values come in, are durable soon, and the disk is fast"
     state, detail = looked_up(graph, account, "after")[title]
     assert state == "unknown"
-    assert detail.startswith("nothing said of ")
+    assert detail.startswith("nothing came in for 10 min")
 
     def say(values: dict[str, float]) -> None:
         for one in graph.of_kind("cloudwatch.MetricAlarm"):
-            if one.name in checklist.KEY_FIGURES and one.inputs["metricName"] in values:
+            if one.name in WATCHED and one.inputs["metricName"] in values:
                 account.client("cloudwatch").put_metric_data(
                     Namespace=one.inputs["namespace"],
                     MetricData=[
@@ -194,6 +229,8 @@ def test_key_figures_are_looked_at_before_alarms_have_made_up_their_mind(account
         "ReadLatency": 0.001,
         "WriteLatency": 0.002,
     }
+    say({"IncomingRecords": 12_000.0, "StagedAge": 0.4})
+    assert looked_up(graph, account, "after")[title][1].startswith("nothing said of GetRecords")
     say(well)
     state, detail = looked_up(graph, account, "after")[title]
     assert state == "ok"
