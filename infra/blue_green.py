@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from psycopg import conninfo, sql
 
+from infra import hold
 from infra.errors import InfraError
 from infra.naming import Names
 from infra.operation import (
@@ -32,7 +33,6 @@ from infra.operation import (
     unready,
     waits,
 )
-from jobs.db import Connection
 
 SWITCH_SECONDS: Final = 300
 LAG_BYTES: Final = 16 * 2**20
@@ -43,22 +43,7 @@ SNAPSHOT_SERVES: Final = timedelta(days=1)
 """How old the snapshot may be that is made before green."""
 AHEAD: Final = timedelta(days=1)
 """That partitions must be made ahead when green is begun with, and at least until the switch."""
-HELD: Final = "1000 years"
-"""On top of the times after which a partition is compacted or leaves: none ever is, and it comes off again."""
 
-HOLDING: Final = """
-    WITH a AS (
-        SELECT
-            c.undo_in_progress AND coalesce(p.retention >= %(held)s::interval, true)
-                AND coalesce(p.compact_after >= %(held)s::interval, true) AS held,
-            c.undo_in_progress OR coalesce(p.retention >= %(held)s::interval, false)
-                OR coalesce(p.compact_after >= %(held)s::interval, false) AS held_in_part,
-            (SELECT max(b.ends_at) FROM ops.partition_bounds(p.parent_table::regclass) AS b) - now() AS ahead
-        FROM ops.partition_policies AS p
-        INNER JOIN partman.part_config AS c USING (parent_table)
-    )
-    SELECT count(*) FILTER (WHERE held), count(*) FILTER (WHERE held_in_part), count(*), min(ahead) FROM a
-"""
 MAKING: Final = """
     SELECT r.job
     FROM ops.job_runs AS r
@@ -68,23 +53,6 @@ MAKING: Final = """
     ORDER BY r.job
 """
 """Runs of jobs that do DDL, of backends that live."""
-
-# pg_partman 4 and 5 pass over a table that is being undone, also when it is asked for by name.
-HOLD: Final = (
-    "UPDATE partman.part_config AS c SET undo_in_progress = true FROM ops.partition_policies AS p"
-    " WHERE c.parent_table = p.parent_table AND NOT c.undo_in_progress",
-    "UPDATE ops.partition_policies SET retention = retention + %(held)s::interval WHERE retention < %(held)s::interval",
-    "UPDATE ops.partition_policies SET compact_after = compact_after + %(held)s::interval"
-    " WHERE compact_after < %(held)s::interval",
-)
-RELEASE: Final = (
-    "UPDATE partman.part_config AS c SET undo_in_progress = false FROM ops.partition_policies AS p"
-    " WHERE c.parent_table = p.parent_table AND c.undo_in_progress",
-    "UPDATE ops.partition_policies SET retention = retention - %(held)s::interval"
-    " WHERE retention >= %(held)s::interval",
-    "UPDATE ops.partition_policies SET compact_after = compact_after - %(held)s::interval"
-    " WHERE compact_after >= %(held)s::interval",
-)
 
 # pg_cron can be upgraded along without its library being loaded, but not updated: that is for when its group is back.
 OUTDATED: Final = """
@@ -185,14 +153,17 @@ class Upgrade:
                 if managed
                 else []
             ),
-            Step("partitions are made ahead, and held", self._checked(self._held), self._hold),
+            Step(
+                "partitions are made ahead, and held", self._checked(self._held), lambda: hold.hold(self.site)
+            ),
             Step("a snapshot", self._checked(self._snapshot), self._make_snapshot),
             Step("green", self._before(self._green), self._make_green),
+            Step("green is protected as blue is", self._before(self._protected), self._protect),
             Step("roles may log in at green", self._before(self._lets_in)),
             Step("green is looked at", self._before(lambda: self._looked_at(switch=switch))),
             Step("what writes is stopped", self._before(lambda: self.site.writers(wanted="stopped"))),
             Step("nothing is staged", self._before(self._staged), self._flush),
-            Step("green has caught up", self._before(self._caught_up)),
+            Step("green has caught up", self._before(self._following)),
             Step("the switch", self._switched_over, self._switch),
         ]
         after = [
@@ -203,7 +174,7 @@ class Upgrade:
             ),
             Step("extensions are up to date", self._extended, self._extend),
             Step("statistics", self._analyzed, self._analyze),
-            Step("partitions are made and leave again", self._let_go, self._release),
+            self._released(),
             Step(
                 "the archive is taken over",
                 lambda: self.site.archive_adopted(self.site.existing(self.name)),
@@ -221,11 +192,18 @@ class Upgrade:
         return [
             Step("it has not switched", self._unswitched),
             Step("green is deleted", self._gone, self._delete, after_waiting=True),
-            Step("partitions are made and leave again", self._let_go, self._release),
+            self._released(),
             *([self._managed_again()] if self.site.settings.managed_master else []),
-            Step("green's group is deleted", self._ungrouped, self._delete_group),
+            Step("green's group is deleted", self._ungrouped, self._delete_group, after_waiting=True),
             Step("the settings are as before", self._unset),
         ]
+
+    def _released(self) -> Step:
+        return Step(
+            "partitions are made and leave again",
+            lambda: hold.let_go(self.site),
+            lambda: hold.release(self.site),
+        )
 
     def _managed_again(self) -> Step:
         return Step("the password is AWS's again", self._managed, self._manage, after_waiting=True)
@@ -237,9 +215,15 @@ class Upgrade:
         found = self.site.rds.describe_blue_green_deployments(Filters=filters)["BlueGreenDeployments"]
         return found[0] if found else None
 
+    def _deployments(self) -> list[str]:
+        """The names of all whose blue is the primary."""
+        filters = [{"Name": "source", "Values": [self.site.existing(self.name)["DBInstanceArn"]]}]
+        found = self.site.rds.describe_blue_green_deployments(Filters=filters)["BlueGreenDeployments"]
+        return [str(one["BlueGreenDeploymentName"]) for one in found]
+
     def _has_switched(self) -> bool:
         found = self._deployment()
-        if found is not None:
+        if found is not None and found["Status"] != "DELETING":
             return bool(found["Status"] == "SWITCHOVER_COMPLETED")
         # The deployment may be deleted afterwards. Without blue beside it, it may have been any other upgrade.
         old = self.site.instance(f"{self.name}-old1")
@@ -307,9 +291,8 @@ class Upgrade:
         states = [one["ParameterApplyStatus"] for one in base["DBParameterGroups"]]
         if states != ["in-sync"]:
             return refused(f"{self.name}: its parameters are {', '.join(states)}: restart it first")
-        filters = [{"Name": "source", "Values": [base["DBInstanceArn"]]}]
-        if other := self.site.rds.describe_blue_green_deployments(Filters=filters)["BlueGreenDeployments"]:
-            return refused(f"there is a blue/green deployment already: {other[0]['BlueGreenDeploymentName']}")
+        if other := self._deployments():
+            return refused(f"there is a blue/green deployment already: {other[0]}")
         return self._space(base)
 
     def _space(self, base: Instance) -> Found:
@@ -439,45 +422,20 @@ class Upgrade:
             ApplyImmediately=True,
         )
 
-    def _holding(self) -> tuple[int, int, int, timedelta]:
-        """How many tables are held, held at least in part, and there; and how far partitions are ahead."""
-        with self.site.database() as connection:
-            ((held, in_part, all_of_them, ahead),) = connection.execute(HOLDING, {"held": HELD}).fetchall()
-        return held, in_part, all_of_them, ahead
-
     def _held(self) -> Found:
-        held, _, all_of_them, ahead = self._holding()
-        if held < all_of_them:
+        found = hold.counts(self.site)
+        if found.held < found.all:
             return todo(
                 "make partitions, and then none, compact none, let none leave: no DDL until the switch or --abort. No"
                 " migration, no restore-partition, no turn of an attribute's type meanwhile"
             )
         if running := [job for (job,) in self.site.ask(MAKING)]:
             return waits(f"{', '.join(running)} began before and is not over")
-        if ahead < AHEAD:
-            return refused(f"partitions are ahead for {_hours(ahead)} only: --abort, then begin again")
-        return done(f"{held} tables, ahead for {_hours(ahead)}: so long is there until the switch")
-
-    def _hold(self) -> None:
-        with self.site.database() as connection:
-            connection.execute("SELECT ops.maintain_partitions()")
-            self._each(connection, HOLD)
-
-    @staticmethod
-    def _each(connection: Connection, statements: Sequence[str]) -> None:
-        with connection.transaction():
-            for statement in statements:
-                connection.execute(statement.encode(), {"held": HELD})
-
-    def _let_go(self) -> Found:
-        if self._holding()[1]:
-            return todo("what was held goes on, and partitions are made")
-        return done("nothing is held")
-
-    def _release(self) -> None:
-        with self.site.database() as connection:
-            self._each(connection, RELEASE)
-            connection.execute("SELECT ops.maintain_partitions()")
+        if found.ahead < AHEAD:
+            return refused(f"partitions are ahead for {_hours(found.ahead)} only: --abort, then begin again")
+        return done(
+            f"{found.held} tables, ahead for {_hours(found.ahead)}: so long is there until the switch"
+        )
 
     def _snapshot(self) -> Found:
         pages = self.site.rds.get_paginator("describe_db_snapshots").paginate(
@@ -528,8 +486,13 @@ class Upgrade:
             return refused(
                 f"green of {', '.join(sorted(missing))} is not there: if it stays so, --abort and begin again"
             )
+        held = hold.counts(self.site)
+        if held.held < held.all:
+            return refused("partitions are held no longer, and green gets no DDL: --abort and begin again")
+        if held.ahead <= timedelta(0):
+            return refused("the partitions that were made ahead are used up: --abort and begin again")
         names = [green["DBInstanceIdentifier"] for _, green in pairs]
-        return done(f"{', '.join(names)}; {_hours(self._holding()[3])} until the switch")
+        return done(f"{', '.join(names)}; {_hours(held.ahead)} until the switch")
 
     def _make_green(self) -> None:
         self.site.rds.create_blue_green_deployment(
@@ -538,6 +501,24 @@ class Upgrade:
             TargetEngineVersion=self.to,
             TargetDBParameterGroupName=self.green_group,
         )
+
+    def _unprotected(self) -> list[str]:
+        return [
+            green["DBInstanceIdentifier"]
+            for blue, green in self._pairs()
+            if blue["DeletionProtection"] and not green["DeletionProtection"]
+        ]
+
+    def _protected(self) -> Found:
+        """An --abort that was killed takes it off."""
+        found = self._unprotected()
+        return todo(f"{', '.join(found)} against being deleted") if found else done("it is")
+
+    def _protect(self) -> None:
+        for name in self._unprotected():
+            self.site.rds.modify_db_instance(
+                DBInstanceIdentifier=name, DeletionProtection=True, ApplyImmediately=True
+            )
 
     def _lets_in(self) -> Found:
         return self.site.lets_in(
@@ -563,16 +544,24 @@ class Upgrade:
             while connection.execute("SELECT eav.stage_flush(50000)").fetchall() != [(0,)]:
                 pass
 
+    def _following(self) -> Found:
+        """One that is degraded meanwhile never catches up."""
+        green = self._green()
+        return green if green.state != "done" else self._caught_up()
+
     def _caught_up(self) -> Found:
         slots = self.site.ask(
-            "SELECT slot_name::text, active, pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint"
+            "SELECT slot_name::text, active, wal_status,"
+            " pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint"
             " FROM pg_replication_slots WHERE slot_type = 'logical'"
         )
         if not slots:
             return refused("blue has no logical slot: green does not follow it; --abort and begin again")
-        if idle := [name for name, active, _ in slots if not active]:
+        if lost := [name for name, _, status, _ in slots if status == "lost"]:
+            return refused(f"{', '.join(lost)} lost what it had not read: --abort and begin again")
+        if idle := [name for name, active, _, lag in slots if not active or lag is None]:
             return waits(f"nobody reads {', '.join(idle)}")
-        lag = max(lag for _, _, lag in slots)
+        lag = max(lag for *_, lag in slots)
         if lag > LAG_BYTES:
             return waits(f"green is {lag / 2**20:.0f} MiB behind")
         return done(f"{lag / 2**20:.1f} MiB behind")
@@ -678,6 +667,9 @@ class Upgrade:
         found = self._deployment()
         if self._has_switched() or (found and found["Status"] == "SWITCHOVER_IN_PROGRESS"):
             return refused("it has: the way back is to -old1 (docs/database-operations.md)")
+        # What is held is held for whichever green there is.
+        if other := [name for name in self._deployments() if name != self.deployment]:
+            return refused(f"the green that is there is {other[0]}: --to its version")
         return done(f"{self.name} is blue")
 
     def _gone(self) -> Found:
@@ -704,7 +696,15 @@ class Upgrade:
     def _ungrouped(self) -> Found:
         if self._parameters(self.green_group) is None:
             return done(f"there is no {self.green_group}")
-        return todo(self.green_group)
+        using = {
+            one["DBInstanceIdentifier"]: one["DBInstanceStatus"]
+            for page in self.site.rds.get_paginator("describe_db_instances").paginate()
+            for one in page["DBInstances"]
+            if any(each["DBParameterGroupName"] == self.green_group for each in one["DBParameterGroups"])
+        }
+        if used := [name for name, status in using.items() if status != "deleting"]:
+            return by_hand(f"{', '.join(used)} uses {self.green_group}: give it another, or delete it")
+        return waits(f"{', '.join(using)} is being deleted") if using else todo(self.green_group)
 
     def _delete_group(self) -> None:
         self.site.rds.delete_db_parameter_group(DBParameterGroupName=self.green_group)

@@ -52,6 +52,7 @@ SETTLED: Final = (
 LOST: Final = (
     "failed",
     "inaccessible-encryption-credentials",
+    "inaccessible-encryption-credentials-recoverable",
     "incompatible-credentials",
     "incompatible-network",
     "incompatible-option-group",
@@ -177,12 +178,17 @@ def _carry_out(
             )
         elif asked is None:
             # Hours may lie between their looks and this one, and others may run an --abort.
-            for one in earlier:
-                if (now_is := one.look()).state != "done":
-                    raise InfraError(f"{one.title}: {now_is.detail}: it was done before, run this again")
-            assert step.do is not None, step.title
-            step.do()
-            asked = patience.clock()
+            looks = ((one.title, one.look()) for one in earlier)
+            title, undone = next(((title, one) for title, one in looks if one.state != "done"), ("", None))
+            if undone is None:
+                assert step.do is not None, step.title
+                step.do()
+                asked = patience.clock()
+            elif undone.state == "waits":  # for what was done last, mostly
+                say(f"{title}: {undone.detail}")
+                patience.sleep(patience.every)
+            else:
+                raise InfraError(f"{title}: {undone.detail}: it was done before, run this again")
         elif now - asked > SETTLE_SECONDS:
             raise InfraError(f"asked for and not seen after {SETTLE_SECONDS} s: run this again")
         else:
@@ -303,7 +309,11 @@ class Site:
             return done("no task writes")
         idle = [name for name, (desired, _) in counts.items() if not desired]
         if idle or self.settings.also_connect:
-            why = f"not yet: {', '.join(idle)}" if idle else "also_connect is still set"
+            why = (
+                f"not yet, unless 0 is what it was: {', '.join(idle)}"
+                if idle
+                else "also_connect is still set"
+            )
             return by_hand(
                 f"{self.file}: workers.workers and workers.ingesters as they were, without also_connect,"
                 f" pulumi up ({why})"

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from botocore.exceptions import ClientError
+
+from infra import hold
 from infra.errors import InfraError
 from infra.operation import (
     LOST,
@@ -60,6 +63,7 @@ class Restore:
             *found,
             Step("roles may log in there", self._lets_in),
             Step("what writes is stopped", self._stopped),
+            Step("it is protected as the other is", self._protected, self._protect),
             Step(f"{self.name} becomes {self.old_name}", self._aside, self._set_aside, after_waiting=True),
             Step(
                 f"{self.made_name} becomes {self.name}",
@@ -68,6 +72,12 @@ class Restore:
                 after_waiting=True,
             ),
             Step("staging is adopted", lambda: self.site.adopted(self._made()), self.site.adopt),
+            # That moment may have been one of an upgrade.
+            Step(
+                "partitions are made and leave again",
+                lambda: hold.let_go(self.site),
+                lambda: hold.release(self.site),
+            ),
             Step("the archive is taken over", lambda: self.site.archive_adopted(self._made())),
             Step("the stack knows the instance", self._known),
             Step("replicas are of it", self._replicas),
@@ -87,7 +97,7 @@ class Restore:
     def _old(self) -> Instance | None:
         """The instance that was replaced by one of this moment."""
         found = self.site.instance(self.old_name)
-        return found if found and tags_of(found).get(TO) == self.moment else None
+        return found if found and _replaced(found)[1] == self.moment else None
 
     def _made(self) -> Instance:
         """The restored instance, whatever its name is now. Raises InfraError."""
@@ -98,13 +108,11 @@ class Restore:
 
     def _find_made(self) -> Instance | None:
         old = self._old()
-        if old and (resource := tags_of(old).get(REPLACED)):
-            return self.site.by_resource(resource)
-        base, made = self.site.instance(self.name), self.site.instance(self.made_name)
-        # One that is about to be set aside has both tags.
-        if base is not None and tags_of(base).get(TO) == self.moment and REPLACED not in tags_of(base):
-            return base
-        return made if made and tags_of(made).get(TO) == self.moment else None
+        if old is not None:
+            return self.site.by_resource(_replaced(old)[0])
+        # One that took over keeps its tag for a while, and a second copy of that moment may be made.
+        both = (self.site.instance(self.made_name), self.site.instance(self.name))
+        return next((one for one in both if one and tags_of(one).get(TO) == self.moment), None)
 
     # -- beside the one that runs ----------------------------------------------------------------------------
 
@@ -114,19 +122,30 @@ class Restore:
         if other := self.site.instance(self.made_name):
             to = tags_of(other).get(TO)
             return refused(
-                f"{self.made_name} is there, restored to {to or 'some other time'}: go on with that time, or delete it"
-                " first (--abort)"
+                f"{self.made_name} is there, restored to {to}: go on with that time, or --abort with it first"
+                if to
+                else f"{self.made_name} is there, and of no restore of this kind: give it another name first"
+            )
+        base = self.site.instance(self.name)
+        if base is None:
+            return refused(
+                f"there is no {self.name}: if it was set aside, give it its name back (aws rds modify-db-instance"
+                f" --db-instance-identifier {self.old_name} --new-db-instance-identifier {self.name}"
+                " --apply-immediately)"
             )
         if self.site.instance(self.old_name):
             return refused(f"{self.old_name} is there from before: give it another name, or delete it, first")
         if self.to > datetime.now(UTC):
             return refused(f"{self.moment} is in the future")
-        base = self.site.existing(self.name)
         earliest, latest = self._window(base)
         if latest is None or not base.get("BackupRetentionPeriod"):
             return refused(f"{self.name} has no backup (backup_days)")
         if earliest and self.to < earliest:
             return refused(f"{self.moment} is before {earliest:%FT%TZ}, the first that backups reach")
+        if self.to > latest and base["DBInstanceStatus"] in LOST:
+            return refused(
+                f"{self.name} is {base['DBInstanceStatus']}, and backups reach {latest:%FT%TZ} and no further"
+            )
         if self.to > latest:
             return waits(f"backups reach {latest:%FT%TZ}, and go on every five minutes")
         return done(f"from {earliest:%FT%TZ} to {latest:%FT%TZ}" if earliest else f"to {latest:%FT%TZ}")
@@ -144,6 +163,8 @@ class Restore:
         made = self._find_made()
         if made is None:
             return todo(f"restore {self.name} to {self.moment} as {self.made_name}; hours for terabytes")
+        if not take_over and made["DBInstanceIdentifier"] == self.made_name and self._old() is not None:
+            return refused(f"{self.made_name} is taking over: go on with --take-over")
         if made["DBInstanceIdentifier"] == self.name and not take_over:
             return refused(
                 f"{self.name} itself was restored to {self.moment} and took over: there is no copy (for one, take its"
@@ -203,6 +224,21 @@ class Restore:
 
     # -- in its place ----------------------------------------------------------------------------------------
 
+    def _protected(self) -> Found:
+        """An --abort that was killed takes it off."""
+        base, made = self._old() or self.site.instance(self.name), self._made()
+        if base and base["DeletionProtection"] and not made["DeletionProtection"]:
+            return todo(f"{made['DBInstanceIdentifier']} against being deleted")
+        return done("it is")
+
+    def _protect(self) -> None:
+        self._set_protection(self._made()["DBInstanceIdentifier"], on=True)
+
+    def _set_protection(self, name: str, *, on: bool) -> None:
+        self.site.rds.modify_db_instance(
+            DBInstanceIdentifier=name, DeletionProtection=on, ApplyImmediately=True
+        )
+
     def _lets_in(self) -> Found:
         if self._old() is not None:
             return done("they did before the change of names")
@@ -220,6 +256,8 @@ class Restore:
         if old is None and self._made()["DBInstanceIdentifier"] == self.name:
             return done("it was, and is gone")
         base = self.site.instance(self.name)
+        if old is None and base is not None and base["DBInstanceStatus"] == "stopped":
+            return refused(f"{self.name} is stopped, and RDS changes nothing of it so: start it first")
         # An instance that is unwell is why somebody restores one.
         if old is None and base is not None and base["DBInstanceStatus"] not in (*SETTLED, *LOST):
             return waits(f"{self.name} is {base['DBInstanceStatus']}")
@@ -233,15 +271,19 @@ class Restore:
 
     def _set_aside(self) -> None:
         base, made = self.site.existing(self.name), self._made()
-        # Before the name: by these the next run knows which is which.
-        self.site.rds.add_tags_to_resource(
-            ResourceName=base["DBInstanceArn"],
-            Tags=[
-                {"Key": TO, "Value": self.moment},
-                {"Key": REPLACED, "Value": made["DbiResourceId"]},
-            ],
-        )
-        self._rename(self.name, self.old_name)
+        # Before the name: by it the next run knows which is which, and an --abort keeps its hands off.
+        mark = {"Key": REPLACED, "Value": f"{made['DbiResourceId']} {self.moment}"}
+        self.site.rds.add_tags_to_resource(ResourceName=base["DBInstanceArn"], Tags=[mark])
+        try:
+            # One that had looked before takes off the protection first, and looks again before it deletes.
+            if (found := self._protected()).state != "done" or (
+                found := self._ready(self._made())
+            ).state != "done":
+                raise InfraError(f"not now: {found.detail}")
+            self._rename(self.name, self.old_name)
+        except (InfraError, ClientError):
+            self.site.rds.remove_tags_from_resource(ResourceName=base["DBInstanceArn"], TagKeys=[REPLACED])
+            raise
 
     def _in_place(self) -> Found:
         made = self._made()
@@ -286,6 +328,8 @@ class Restore:
             targets = self.site.rds.describe_db_proxy_targets(DBProxyName=proxy)["Targets"]
             mine = [each for each in targets if each.get("RdsResourceId") == self.name]
             state = (mine[0].get("TargetHealth") or {}).get("State") if mine else "gone"
+            if state == "REGISTERING":
+                return waits(f"its target {self.name} is {state}")
             if state not in ("AVAILABLE", None):
                 return by_hand(
                     f"its target {self.name} is {state}: pulumi up --target-replace URN_OF_THE_PROXY_TARGET, then wait"
@@ -308,7 +352,7 @@ class Restore:
             return refused(f"{self.name} is being set aside: go on with --take-over")
         made = self.site.instance(self.made_name)
         # That of another restore is of one that was set aside then, and put back by names.
-        if made is not None and tags_of(base).get(REPLACED) == made["DbiResourceId"]:
+        if made is not None and _replaced(base)[0] == made["DbiResourceId"]:
             return by_hand(
                 f"{self.name} is marked to be set aside: go on with --take-over; or, if no run of it is going on, aws"
                 f" rds remove-tags-from-resource --resource-name {base['DBInstanceArn']} --tag-keys {REPLACED}"
@@ -328,10 +372,20 @@ class Restore:
         return todo(f"delete {self.made_name} ({made['DbiResourceId']}), with no last snapshot")
 
     def _delete(self) -> None:
-        self.site.rds.modify_db_instance(
-            DBInstanceIdentifier=self.made_name, DeletionProtection=False, ApplyImmediately=True
-        )
+        if before := self.site.existing(self.made_name)["DeletionProtection"]:
+            self._set_protection(self.made_name, on=False)
+        # One that is taking over marks the other first, and then looks for this.
+        if (found := self._still_beside()).state != "done":
+            if before:
+                self._set_protection(self.made_name, on=True)
+            raise InfraError(f"not now: {found.detail}")
         self.site.rds.delete_db_instance(DBInstanceIdentifier=self.made_name, SkipFinalSnapshot=True)
+
+
+def _replaced(instance: Instance) -> tuple[str, str]:
+    """By what an instance was replaced, or is about to be: its DbiResourceId, and the moment of that."""
+    resource, _, to = tags_of(instance).get(REPLACED, "").partition(" ")
+    return resource, to
 
 
 def moment(text: str) -> datetime:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from moto.rds import models
 
-from infra import blue_green, operation
+from infra import blue_green, hold, operation
 from infra.blue_green import HINDRANCES, Upgrade
 from infra.errors import InfraError
 from infra.operation import Found, Line, Patience, Site, Step, run
@@ -261,6 +262,125 @@ def test_a_green_that_somebody_deleted_is_not_looked_at(stack: Running) -> None:
     assert Upgrade(stack.site(), TO)._looked_at(switch=False).state == "refused"
 
 
+def test_an_abort_of_another_version_lets_nothing_go(stack: Running, database: Database) -> None:
+    until(stack, "green is looked at")
+    line = left(stack.run(lambda site: Upgrade(site, "19.1").undo()))
+    assert line
+    assert (line.title, line.state) == ("it has not switched", "refused")
+    assert f"{NAME}-18" in line.detail
+    assert database.one(HELD) == 2
+
+
+def test_nothing_is_switched_to_a_green_without_the_hold(
+    stack: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever let it go, and whenever: DDL does not reach green."""
+    until(stack, "green is looked at")
+    act(stack, left(stack.run(switching)))  # type: ignore[arg-type]
+    stack.changes.clear()
+    now = hold.counts(stack.site())
+    for counts, says in (
+        (replace(now, held=0), "held no longer"),
+        (replace(now, ahead=timedelta(hours=-5)), "used up"),
+    ):
+        monkeypatch.setattr(hold, "counts", lambda site, counts=counts: counts)
+        line = left(stack.run(switching))
+        assert line
+        assert (line.title, line.state) == ("green", "refused")
+        assert says in line.detail
+    monkeypatch.undo()
+    hold.release(stack.site())
+    assert left(stack.run(switching)).title == "green"  # type: ignore[union-attr]
+    assert stack.changes == []
+
+
+def test_a_green_whose_protection_an_abort_took_off_gets_it_back(stack: Running) -> None:
+    until(stack, "green is looked at")
+    greens = [one for name, one in stack.backend.databases.items() if "-green-" in name]
+    for one in greens:
+        one.deletion_protection = False
+    assert left(stack.run(looking)).title == "green is looked at"  # type: ignore[union-attr]
+    assert all(one.deletion_protection for one in greens)
+
+
+@pytest.mark.parametrize(
+    ("slots", "state"),
+    [
+        ([("a", True, "reserved", 100)], "done"),
+        ([("a", True, "reserved", 2**30)], "waits"),
+        ([("a", True, "reserved", 0), ("b", False, "reserved", 0)], "waits"),
+        ([("a", True, "reserved", None), ("b", True, "reserved", 3)], "waits"),
+        ([("a", False, "lost", 5 * 2**30)], "refused"),
+        ([], "refused"),
+    ],
+)
+def test_what_green_has_read(
+    monkeypatch: pytest.MonkeyPatch, slots: list[tuple[object, ...]], state: str
+) -> None:
+    """A slot that is lost is never read again, and one that is being made has no position."""
+    with running(graph_of("prod"), monkeypatch) as found:
+        upgrade = Upgrade(found.site(), TO)
+        monkeypatch.setattr(upgrade.site, "ask", lambda query: slots)
+        assert upgrade._caught_up().state == state
+
+
+def test_a_green_that_breaks_while_it_is_waited_for_is_not_waited_for(
+    stack: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until(stack, "green is looked at")
+    act(stack, left(stack.run(switching)))  # type: ignore[arg-type]
+    monkeypatch.setattr(Upgrade, "_caught_up", lambda self: Found("waits", "green is 99 MiB behind"))
+    (deployment,) = stack.backend.blue_green_deployments.values()
+
+    def broken() -> None:
+        deployment.status = "INVALID_CONFIGURATION"
+
+    stack.slept = broken
+    line = left(stack.run(switching))
+    assert line
+    assert (line.title, line.state) == ("green has caught up", "refused")
+    assert "INVALID_CONFIGURATION" in line.detail
+
+
+def test_a_group_that_is_in_use_stays(stack: Running) -> None:
+    upgrade = Upgrade(stack.site(), TO)
+    stack.make_group(f"{NAME}-18", "postgres18")
+    upgrade._make_group()
+    assert upgrade._ungrouped().state == "next"
+    newer = stack.backend.databases[f"{NAME}-replica-1"]
+    newer.db_parameter_group_name = f"{NAME}-18-green"
+    assert upgrade._ungrouped().state == "by hand"
+    newer.status = "deleting"
+    assert upgrade._ungrouped() == Found("waits", f"{NAME}-replica-1 is being deleted")
+
+
+def test_a_deployment_that_is_being_deleted_after_the_switch_is_over(stack: Running) -> None:
+    until(stack, "green is looked at")
+    act(stack, left(stack.run(switching)))  # type: ignore[arg-type]
+    stack.run(switching)
+    (deployment,) = stack.backend.blue_green_deployments.values()
+    deployment.status = "DELETING"
+    assert left(stack.run(undone, execute=False)).state == "refused"  # type: ignore[union-attr]
+    assert left(stack.run(switching, execute=False)).title != "green"  # type: ignore[union-attr]
+
+
+def test_what_was_done_last_is_waited_for(stack: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance that has just got another password is at work for a while: that is nobody's doing but ours."""
+    stack.make_group(f"{NAME}-18", "postgres18")
+    make = Upgrade._make_group
+
+    def busy(self: Upgrade) -> None:
+        make(self)
+        stack.backend.databases[NAME].status = "resetting-master-credentials"
+
+    def later() -> None:
+        stack.backend.databases[NAME].status = "available"
+
+    monkeypatch.setattr(Upgrade, "_make_group", busy)
+    stack.slept = later
+    assert left(stack.run(looking)).title == "roles may log in at green"  # type: ignore[union-attr]
+
+
 def test_nothing_is_switched_while_something_is_staged(stack: Running, database: Database) -> None:
     """Also what was staged since the last look."""
     until(stack, "green is looked at")
@@ -278,8 +398,8 @@ def test_partitions_that_are_held_are_neither_made_nor_compacted_nor_let_go(
 ) -> None:
     last = "SELECT max(partition::text) FROM ops.partition_bounds('eav.entity_values_ts'::regclass)"
     upgrade = Upgrade(stack.site(), TO)
-    upgrade._hold()
-    upgrade._hold()
+    hold.hold(upgrade.site)
+    hold.hold(upgrade.site)
     assert upgrade._held().state == "done"
     with database.session() as connection:
         # Begun before, and not over: it may still detach or swap one.
@@ -291,10 +411,10 @@ def test_partitions_that_are_held_are_neither_made_nor_compacted_nor_let_go(
         connection.execute(f"DROP TABLE {name}".encode())
     assert database.one("SELECT ops.maintain_partitions()") == 0
     assert database.one("SELECT count(*) FROM ops.compactable()") == 0
-    upgrade._release()
-    upgrade._release()
+    hold.release(upgrade.site)
+    hold.release(upgrade.site)
     assert database.one(last) == name
-    assert upgrade._let_go().state == "done"
+    assert hold.let_go(upgrade.site).state == "done"
 
 
 def test_the_password_of_a_managed_master_stays_the_same_meanwhile(

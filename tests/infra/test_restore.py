@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from moto.rds import models
 
-from infra import restore
+from infra import hold, restore
+from infra.errors import InfraError
 from infra.operation import Found, Line, Site, Step
 from infra.restore import Restore, moment
 from tests.conftest import Database
 from tests.infra.conftest import graph_of
-from tests.infra.running import Running, left, running
+from tests.infra.running import KilledError, Running, left, running
 
 TO = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 NAME = "eav-prod-postgres"
@@ -45,6 +47,10 @@ def taking_over(site: Site) -> Sequence[Step]:
 
 def undone(site: Site) -> Sequence[Step]:
     return Restore(site, TO).undo()
+
+
+def killed(*_: object) -> None:
+    raise KilledError
 
 
 ARCHIVED = """
@@ -189,7 +195,9 @@ def test_what_is_taking_over_is_not_deleted(
     aws_only.run(beside)
     base = aws_only.backend.databases[NAME]
     if at == "tagged":
-        base.tags.append({"Key": restore.REPLACED, "Value": aws_only.instances()[f"{NAME}-restored"]})
+        monkeypatch.setattr(Restore, "_rename", killed)
+        with pytest.raises(KilledError):
+            Restore(aws_only.site(), TO)._set_aside()
     elif at == "accepted":
         pending = {"DBInstanceIdentifier": f"{NAME}-old1"}
         monkeypatch.setattr(base, "pending_modified_values", pending, raising=False)
@@ -203,8 +211,11 @@ def test_what_is_taking_over_is_not_deleted(
     assert f"{NAME}-restored" in aws_only.backend.databases
     if at == "tagged":  # by one that was killed there, as a person finds out
         assert f"--tag-keys {restore.REPLACED}" in found.detail
-        base.tags.pop()
+        # The one that runs is not taken for a restored one then.
+        base.tags = [one for one in base.tags if one["Key"] != restore.REPLACED]
+        assert left(aws_only.run(taking_over)).title == "roles may log in there"  # type: ignore[union-attr]
         assert left(aws_only.run(undone)) is None
+        assert left(aws_only.run(beside, execute=False)).state == "next"  # type: ignore[union-attr]
 
 
 def test_one_that_was_put_back_by_names_can_be_restored_beside_again(
@@ -221,6 +232,76 @@ def test_one_that_was_put_back_by_names_can_be_restored_beside_again(
     assert left(stack.run(beside)).title == "look at it"  # type: ignore[union-attr]
     assert left(stack.run(undone)) is None
     assert stack.instances() == {**before, "newer": databases["newer"].dbi_resource_id}
+
+
+def test_both_at_once_leave_each_other_alone(aws_only: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One takes over between the last look of an --abort and what it does, and the other way round."""
+    before = aws_only.instances()
+    aws_only.run(beside)
+    one, other = (Restore(aws_only.site(), TO) for _ in range(2))
+
+    def meanwhile(name: str, to: str) -> None:
+        with pytest.raises(InfraError, match=r"not now: .* is marked to be set aside"):
+            other._delete()
+        monkeypatch.undo()
+        one._rename(name, to)
+
+    monkeypatch.setattr(one, "_rename", meanwhile)
+    one._set_aside()
+    assert aws_only.instances()[f"{NAME}-old1"] == before[NAME]
+    assert aws_only.backend.databases[f"{NAME}-restored"].deletion_protection
+    other._rename(f"{NAME}-old1", NAME)
+    aws_only.backend.databases[NAME].tags.clear()
+    aws_only.backend.databases[f"{NAME}-restored"].deletion_protection = False
+    with pytest.raises(InfraError, match=r"not now: .* against being deleted"):
+        one._set_aside()
+    assert aws_only.backend.databases[NAME].tags == []
+    assert set(aws_only.instances()) == {*before, f"{NAME}-restored"}
+
+
+def test_a_mark_goes_if_rds_does_not_take_the_name(
+    aws_only: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws_only.run(beside)
+
+    def refused(self: Restore, name: str, to: str) -> None:
+        raise ClientError({"Error": {"Code": "InvalidDBInstanceState"}}, "ModifyDBInstance")
+
+    monkeypatch.setattr(Restore, "_rename", refused)
+    with pytest.raises(ClientError):
+        Restore(aws_only.site(), TO)._set_aside()
+    assert restore.REPLACED not in {one["Key"] for one in aws_only.backend.databases[NAME].tags}
+
+
+def test_an_abort_that_was_killed_leaves_none_unprotected_in_its_place(
+    stack: Running, database: Database
+) -> None:
+    stack.run(beside)
+    stack.backend.databases[f"{NAME}-restored"].deletion_protection = False
+    to_the_end(stack, database)
+    assert stack.backend.databases[NAME].deletion_protection
+
+
+def test_the_only_copy_is_not_in_the_way(aws_only: Running) -> None:
+    aws_only.run(beside)
+    Restore(aws_only.site(), TO)._set_aside()
+    found = left(aws_only.run(beside, execute=False))
+    assert found
+    assert (found.state, "go on with --take-over" in found.detail) == ("refused", True)
+    del aws_only.backend.databases[f"{NAME}-restored"]
+    for steps in (beside, taking_over):
+        found = left(aws_only.run(steps))
+        assert found
+        assert found.state == "refused"
+        assert "give it its name back" in found.detail
+        assert "delete" not in found.detail
+
+
+def test_what_was_held_at_that_moment_goes_on(stack: Running, database: Database) -> None:
+    hold.hold(stack.site())
+    assert hold.counts(stack.site()).in_part == 2
+    to_the_end(stack, database)
+    assert hold.counts(stack.site()).in_part == 0
 
 
 def test_one_that_is_lost_between_the_names_is_not_waited_for(aws_only: Running) -> None:
@@ -262,12 +343,21 @@ def test_what_the_restored_instance_is_in(aws_only: Running, status: str, state:
     assert gone.state == ("waits" if status == "creating" else "next")
 
 
-@pytest.mark.parametrize("status", ["storage-full", "failed", "stopped"])
-def test_one_that_is_unwell_is_replaced_all_the_same(aws_only: Running, status: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("storage-full", "next"),
+        ("failed", "next"),
+        ("inaccessible-encryption-credentials-recoverable", "next"),
+        ("stopped", "refused"),  # RDS changes nothing of it
+    ],
+)
+def test_one_that_is_unwell_is_replaced_all_the_same(aws_only: Running, status: str, state: str) -> None:
     aws_only.run(beside)
     aws_only.backend.databases[NAME].status = status
     (aside,) = (step for step in taking_over(aws_only.site()) if step.title == f"{NAME} becomes {NAME}-old1")
-    assert aside.look().state == "next"
+    assert aside.look().state == state
+    assert undone(aws_only.site())[0].look() == Found("done", f"{NAME} is {status}")
 
 
 def test_what_somebody_undoes_meanwhile_is_not_done_again(aws_only: Running) -> None:
@@ -352,6 +442,9 @@ def test_a_time_that_backups_do_not_reach(aws_only: Running, monkeypatch: pytest
     state, detail = look(timedelta(minutes=4))
     assert (state, "every five minutes" in detail) == ("waits", True)
     assert look(timedelta(days=34))[0] == "done"
+    aws_only.backend.databases[NAME].status = "failed"
+    state, detail = look(timedelta(minutes=4))
+    assert (state, "and no further" in detail) == ("refused", True)
     del backups[:]
     aws_only.backend.databases[NAME].backup_retention_period = 0
     assert look(timedelta(days=34)) == ("refused", f"{NAME} has no backup (backup_days)")
@@ -374,6 +467,12 @@ def test_another_restore_or_an_old_instance_is_in_the_way(aws_only: Running) -> 
     assert found
     assert found.state == "refused"
     assert f"{NAME}-old1" in found.detail
+    unknown = aws_only.backend.databases.pop(f"{NAME}-old1")
+    unknown.db_instance_identifier = f"{NAME}-restored"
+    aws_only.backend.databases[f"{NAME}-restored"] = unknown
+    found = left(aws_only.run(beside))
+    assert found
+    assert (found.state, "of no restore of this kind" in found.detail) == ("refused", True)
 
 
 def test_it_says_what_scripts_and_people_need(aws_only: Running, capsys: pytest.CaptureFixture[str]) -> None:

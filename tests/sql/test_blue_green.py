@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 
+from infra import hold
 from infra.blue_green import HINDRANCES, Upgrade
 from infra.operation import Site
 from jobs.schedule import schedule
@@ -151,7 +152,7 @@ def test_every_value_is_there_once_after_the_switch(pairs: dict[str, Pair], tmp_
     upgrade = pair.upgrade(pair.blue)
     (slots,) = (query for what, query in HINDRANCES.items() if what.startswith("logical slots"))
     assert (pair.slot,) in pair.blue.all(slots)
-    upgrade._hold()
+    hold.hold(upgrade.site)
     assert send(pair.blue, path, 1, 300, "--flush") == 300
     attribute = pair.blue.one("SELECT attribute_id FROM eav.attributes WHERE name = 'n'")
     with pair.blue.session() as connection:
@@ -177,9 +178,9 @@ def test_every_value_is_there_once_after_the_switch(pairs: dict[str, Pair], tmp_
     after = pair.upgrade(pair.green)
     assert values(pair.green) == [*range(1, 351), 10_001, 10_002]
     after.site.adopt()
-    assert after._let_go().state == "next"
-    after._release()
-    assert after._let_go().state == "done"
+    assert hold.let_go(after.site).state == "next"
+    hold.release(after.site)
+    assert hold.let_go(after.site).state == "done"
     after._analyze()
     assert after._analyzed().state == "done"
     assert position(pair.green, path.name) == 350
