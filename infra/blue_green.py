@@ -486,6 +486,8 @@ class Upgrade:
             return refused(
                 f"green of {', '.join(sorted(missing))} is not there: if it stays so, --abort and begin again"
             )
+        if lost := [one for _, green in pairs if (one := unready(green)) and one.state == "refused"]:
+            return refused(f"{lost[0].detail}; --abort and begin again")
         held = hold.counts(self.site)
         if held.held < held.all:
             return refused("partitions are held no longer, and green gets no DDL: --abort and begin again")
@@ -669,7 +671,12 @@ class Upgrade:
             return refused("it has: the way back is to -old1 (docs/database-operations.md)")
         # What is held is held for whichever green there is.
         if other := [name for name in self._deployments() if name != self.deployment]:
-            return refused(f"the green that is there is {other[0]}: --to its version")
+            major = other[0].removeprefix(f"{self.name}-")
+            return refused(
+                f"the green that is there is {other[0]}: --to {major}.…"
+                if major.isdigit()
+                else f"{other[0]} is no green of this kind: delete it first (aws rds delete-blue-green-deployment)"
+            )
         return done(f"{self.name} is blue")
 
     def _gone(self) -> Found:

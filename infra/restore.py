@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from infra import hold
 from infra.errors import InfraError
 from infra.operation import (
@@ -72,12 +70,7 @@ class Restore:
                 after_waiting=True,
             ),
             Step("staging is adopted", lambda: self.site.adopted(self._made()), self.site.adopt),
-            # That moment may have been one of an upgrade.
-            Step(
-                "partitions are made and leave again",
-                lambda: hold.let_go(self.site),
-                lambda: hold.release(self.site),
-            ),
+            Step("partitions are made and leave again", self._released, lambda: hold.release(self.site)),
             Step("the archive is taken over", lambda: self.site.archive_adopted(self._made())),
             Step("the stack knows the instance", self._known),
             Step("replicas are of it", self._replicas),
@@ -128,11 +121,7 @@ class Restore:
             )
         base = self.site.instance(self.name)
         if base is None:
-            return refused(
-                f"there is no {self.name}: if it was set aside, give it its name back (aws rds modify-db-instance"
-                f" --db-instance-identifier {self.old_name} --new-db-instance-identifier {self.name}"
-                " --apply-immediately)"
-            )
+            return refused(self._nameless())
         if self.site.instance(self.old_name):
             return refused(f"{self.old_name} is there from before: give it another name, or delete it, first")
         if self.to > datetime.now(UTC):
@@ -163,8 +152,12 @@ class Restore:
         made = self._find_made()
         if made is None:
             return todo(f"restore {self.name} to {self.moment} as {self.made_name}; hours for terabytes")
-        if not take_over and made["DBInstanceIdentifier"] == self.made_name and self._old() is not None:
-            return refused(f"{self.made_name} is taking over: go on with --take-over")
+        if not take_over and self.site.instance(self.name) is None:
+            return refused(
+                f"{self.made_name} is taking over: go on with --take-over"
+                if self._old()
+                else self._nameless()
+            )
         if made["DBInstanceIdentifier"] == self.name and not take_over:
             return refused(
                 f"{self.name} itself was restored to {self.moment} and took over: there is no copy (for one, take its"
@@ -261,6 +254,10 @@ class Restore:
         # An instance that is unwell is why somebody restores one.
         if old is None and base is not None and base["DBInstanceStatus"] not in (*SETTLED, *LOST):
             return waits(f"{self.name} is {base['DBInstanceStatus']}")
+        if old is None and base is None:
+            return todo(self._nameless())
+        if old is None and base is not None and _renaming(base):
+            return waits(f"{self.name} is being set aside")
         if old is None:
             return todo(
                 f"rename; {self.name} answers to nobody from here to the end of the next step, some minutes"
@@ -270,20 +267,33 @@ class Restore:
         return done(f"{old['DbiResourceId']}, with all that came after {self.moment}")
 
     def _set_aside(self) -> None:
-        base, made = self.site.existing(self.name), self._made()
+        base, made = self.site.instance(self.name), self._made()
+        if base is None:
+            raise InfraError(self._nameless())
+        mark = (made["DbiResourceId"], self.moment)
+        # One that is there already is another run's, which may have asked for the name.
+        marked = _replaced(base) == mark
         # Before the name: by it the next run knows which is which, and an --abort keeps its hands off.
-        mark = {"Key": REPLACED, "Value": f"{made['DbiResourceId']} {self.moment}"}
-        self.site.rds.add_tags_to_resource(ResourceName=base["DBInstanceArn"], Tags=[mark])
-        try:
-            # One that had looked before takes off the protection first, and looks again before it deletes.
-            if (found := self._protected()).state != "done" or (
-                found := self._ready(self._made())
-            ).state != "done":
-                raise InfraError(f"not now: {found.detail}")
-            self._rename(self.name, self.old_name)
-        except (InfraError, ClientError):
-            self.site.rds.remove_tags_from_resource(ResourceName=base["DBInstanceArn"], TagKeys=[REPLACED])
-            raise
+        self.site.rds.add_tags_to_resource(
+            ResourceName=base["DBInstanceArn"], Tags=[{"Key": REPLACED, "Value": " ".join(mark)}]
+        )
+        # An --abort that had looked before takes off the protection first, and looks again before it deletes.
+        if (found := self._protected()).state != "done" or (
+            found := self._ready(self._made())
+        ).state != "done":
+            if not marked:
+                self.site.rds.remove_tags_from_resource(
+                    ResourceName=base["DBInstanceArn"], TagKeys=[REPLACED]
+                )
+            raise InfraError(f"not now: {found.detail}")
+        self._rename(self.name, self.old_name)
+
+    def _nameless(self) -> str:
+        return (
+            f"there is no {self.name}: while names change that is so for a minute; else give the old one its name back"
+            f" (aws rds modify-db-instance --db-instance-identifier {self.old_name} --new-db-instance-identifier"
+            f" {self.name} --apply-immediately)"
+        )
 
     def _in_place(self) -> Found:
         made = self._made()
@@ -299,6 +309,13 @@ class Restore:
         self.site.rds.modify_db_instance(
             DBInstanceIdentifier=name, NewDBInstanceIdentifier=to, ApplyImmediately=True
         )
+
+    def _released(self) -> Found:
+        """That moment may have been one of an upgrade; a restored instance has no green, but may get one later."""
+        filters = [{"Name": "source", "Values": [self._made()["DBInstanceArn"]]}]
+        if found := self.site.rds.describe_blue_green_deployments(Filters=filters)["BlueGreenDeployments"]:
+            return done(f"they are held for {found[0]['BlueGreenDeploymentName']}, which came later")
+        return hold.let_go(self.site)
 
     def _known(self) -> Found:
         old = self._old()
@@ -347,8 +364,8 @@ class Restore:
         # For a minute after the change of names was asked for nothing bears the new one.
         base = self.site.instance(self.name)
         if base is None:
-            return refused(f"there is no {self.name}: the restored instance is all there is")
-        if base.get("PendingModifiedValues", {}).get("DBInstanceIdentifier"):
+            return refused(self._nameless())
+        if _renaming(base):
             return refused(f"{self.name} is being set aside: go on with --take-over")
         made = self.site.instance(self.made_name)
         # That of another restore is of one that was set aside then, and put back by names.
@@ -380,6 +397,11 @@ class Restore:
                 self._set_protection(self.made_name, on=True)
             raise InfraError(f"not now: {found.detail}")
         self.site.rds.delete_db_instance(DBInstanceIdentifier=self.made_name, SkipFinalSnapshot=True)
+
+
+def _renaming(instance: Instance) -> bool:
+    """Whether another name was asked for and accepted."""
+    return bool(instance.get("PendingModifiedValues", {}).get("DBInstanceIdentifier"))
 
 
 def _replaced(instance: Instance) -> tuple[str, str]:

@@ -56,6 +56,11 @@ def run(connection: db.Connection, job: Job, scheduler: Scheduler, *, url: str, 
                 raise
             # The procedure has recorded the error before it raised it.
             found = _last(connection, job.name)
+            if found is not None and found.status == "running":
+                # Unless it was cancelled once more on the way there: the postmaster sends the signal of one request
+                # for cancelling twice, to the process and to its group.
+                connection.execute("SELECT ops.job_end(%s, 0, %s)", [found.run_id, db.one_line(error)])
+                found = _last(connection, job.name)
             if found is None or found.status != "failed":
                 raise
             return found

@@ -267,7 +267,12 @@ def test_an_abort_of_another_version_lets_nothing_go(stack: Running, database: D
     line = left(stack.run(lambda site: Upgrade(site, "19.1").undo()))
     assert line
     assert (line.title, line.state) == ("it has not switched", "refused")
-    assert f"{NAME}-18" in line.detail
+    assert f"{NAME}-18: --to 18." in line.detail
+    (deployment,) = stack.backend.blue_green_deployments.values()
+    deployment.blue_green_deployment_name = "by-hand"
+    line = left(stack.run(undone))
+    assert line
+    assert line.detail.startswith("by-hand is no green of this kind")
     assert database.one(HELD) == 2
 
 
@@ -292,6 +297,16 @@ def test_nothing_is_switched_to_a_green_without_the_hold(
     hold.release(stack.site())
     assert left(stack.run(switching)).title == "green"  # type: ignore[union-attr]
     assert stack.changes == []
+
+
+def test_a_green_that_is_lost_is_not_waited_for(stack: Running) -> None:
+    until(stack, "green is looked at")
+    (green, *_) = [one for name, one in stack.backend.databases.items() if "-green-" in name]
+    green.status = "storage-full"
+    line = left(stack.run(switching))
+    assert line
+    assert (line.title, line.state) == ("green", "refused")
+    assert "storage-full" in line.detail
 
 
 def test_a_green_whose_protection_an_abort_took_off_gets_it_back(stack: Running) -> None:

@@ -259,18 +259,59 @@ def test_both_at_once_leave_each_other_alone(aws_only: Running, monkeypatch: pyt
     assert set(aws_only.instances()) == {*before, f"{NAME}-restored"}
 
 
-def test_a_mark_goes_if_rds_does_not_take_the_name(
-    aws_only: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_mark_of_another_run_stays(aws_only: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have asked for the name, which RDS then refuses to others."""
     aws_only.run(beside)
+    base = aws_only.backend.databases[NAME]
+    take_over = Restore(aws_only.site(), TO)
 
     def refused(self: Restore, name: str, to: str) -> None:
         raise ClientError({"Error": {"Code": "InvalidDBInstanceState"}}, "ModifyDBInstance")
 
-    monkeypatch.setattr(Restore, "_rename", refused)
-    with pytest.raises(ClientError):
-        Restore(aws_only.site(), TO)._set_aside()
-    assert restore.REPLACED not in {one["Key"] for one in aws_only.backend.databases[NAME].tags}
+    def marked() -> bool:
+        return restore.REPLACED in {one["Key"] for one in base.tags}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Restore, "_rename", refused)
+        with pytest.raises(ClientError):
+            take_over._set_aside()
+    assert marked()
+    aws_only.backend.databases[f"{NAME}-restored"].status = "modifying"
+    with pytest.raises(InfraError, match="not now"):
+        take_over._set_aside()
+    assert marked()
+    pending = {"DBInstanceIdentifier": f"{NAME}-old1"}
+    monkeypatch.setattr(base, "pending_modified_values", pending, raising=False)
+    assert take_over._aside() == Found("waits", f"{NAME} is being set aside")
+
+
+def test_one_that_has_neither_name_nor_mark_gets_its_name_back(stack: Running) -> None:
+    stack.run(beside)
+    stack.let_in(stack.instances()[f"{NAME}-restored"])
+    stack.scale(0)
+    Restore(stack.site(), TO)._rename(NAME, f"{NAME}-old1")
+    before = stack.instances()
+    for steps in (beside, taking_over, undone):
+        found = left(stack.run(steps))
+        assert found
+        assert found.state == "refused"
+        assert f"--new-db-instance-identifier {NAME} " in found.detail
+    assert stack.instances() == before
+
+
+def test_a_restore_that_is_over_lets_nothing_of_a_later_upgrade_go(
+    stack: Running, database: Database
+) -> None:
+    to_the_end(stack, database)
+    del stack.backend.databases[f"{NAME}-old1"]
+    hold.hold(stack.site())
+    (base,) = stack.rds.describe_db_instances(DBInstanceIdentifier=NAME)["DBInstances"]
+    stack.rds.create_blue_green_deployment(
+        BlueGreenDeploymentName=f"{NAME}-18", Source=base["DBInstanceArn"], TargetEngineVersion="18.1"
+    )
+    stack.scale(0)
+    stack.run(taking_over)
+    assert hold.counts(stack.site()).held == 2
 
 
 def test_an_abort_that_was_killed_leaves_none_unprotected_in_its_place(
@@ -293,7 +334,7 @@ def test_the_only_copy_is_not_in_the_way(aws_only: Running) -> None:
         found = left(aws_only.run(steps))
         assert found
         assert found.state == "refused"
-        assert "give it its name back" in found.detail
+        assert "give the old one its name back" in found.detail
         assert "delete" not in found.detail
 
 

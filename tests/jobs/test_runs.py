@@ -293,6 +293,36 @@ def test_an_action_in_python_is_recorded_like_a_function(probe: Database) -> Non
     assert locks(probe) == 0
 
 
+def test_a_run_that_is_cancelled_once_more_while_it_ends_is_no_run_that_goes_on(
+    probe: Database, pool: ThreadPoolExecutor
+) -> None:
+    """The postmaster sends the signal of one request twice, and the second may come that late."""
+    probe.all("INSERT INTO probe.calls DEFAULT VALUES RETURNING 1")
+    with (
+        db.connect(probe.url, "eav_jobs", "test") as connection,
+        probe.session() as lock,
+        probe.session() as row,
+    ):
+        pid = connection.info.backend_pid
+        lock.execute("SELECT pg_advisory_lock(1)")
+        run = pool.submit(runs.run, connection, JOB, "worker", url=probe.url)
+        until(waits_for(probe, pid, lock.info.backend_pid))
+        with row.transaction():
+            row.execute("SELECT FROM ops.job_runs FOR UPDATE")
+            probe.one("SELECT pg_cancel_backend(%s)", pid)
+            until(waits_for(probe, pid, row.info.backend_pid))
+            probe.one("SELECT pg_cancel_backend(%s)", pid)
+            until(lambda: not waits_for(probe, pid)() or "CALL" not in doing(probe, pid))
+        found = run.result(60)
+    assert found.status == "failed"
+    assert "canceling statement" in str(found.error)
+    assert locks(probe) == 0
+
+
+def doing(database: Database, pid: int) -> str:
+    return str(database.one("SELECT query FROM pg_stat_activity WHERE pid = %s", pid))
+
+
 def test_a_lost_connection_is_no_failed_job(probe: Database) -> None:
     with db.connect(probe.url, "eav_jobs", "test") as connection:
         probe.one("SELECT pg_terminate_backend(%s, 30000)", connection.info.backend_pid)
