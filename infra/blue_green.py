@@ -215,12 +215,6 @@ class Upgrade:
         found = self.site.rds.describe_blue_green_deployments(Filters=filters)["BlueGreenDeployments"]
         return found[0] if found else None
 
-    def _deployments(self) -> list[str]:
-        """The names of all whose blue is the primary."""
-        filters = [{"Name": "source", "Values": [self.site.existing(self.name)["DBInstanceArn"]]}]
-        found = self.site.rds.describe_blue_green_deployments(Filters=filters)["BlueGreenDeployments"]
-        return [str(one["BlueGreenDeploymentName"]) for one in found]
-
     def _has_switched(self) -> bool:
         found = self._deployment()
         if found is not None and found["Status"] != "DELETING":
@@ -291,7 +285,7 @@ class Upgrade:
         states = [one["ParameterApplyStatus"] for one in base["DBParameterGroups"]]
         if states != ["in-sync"]:
             return refused(f"{self.name}: its parameters are {', '.join(states)}: restart it first")
-        if other := self._deployments():
+        if other := self.site.deployments(base):
             return refused(f"there is a blue/green deployment already: {other[0]}")
         return self._space(base)
 
@@ -518,9 +512,7 @@ class Upgrade:
 
     def _protect(self) -> None:
         for name in self._unprotected():
-            self.site.rds.modify_db_instance(
-                DBInstanceIdentifier=name, DeletionProtection=True, ApplyImmediately=True
-            )
+            self.site.protect(name, on=True)
 
     def _lets_in(self) -> Found:
         return self.site.lets_in(
@@ -670,7 +662,8 @@ class Upgrade:
         if self._has_switched() or (found and found["Status"] == "SWITCHOVER_IN_PROGRESS"):
             return refused("it has: the way back is to -old1 (docs/database-operations.md)")
         # What is held is held for whichever green there is.
-        if other := [name for name in self._deployments() if name != self.deployment]:
+        there = self.site.deployments(self.site.existing(self.name))
+        if other := [name for name in there if name != self.deployment]:
             major = other[0].removeprefix(f"{self.name}-")
             return refused(
                 f"the green that is there is {other[0]}: --to {major}.…"
@@ -691,11 +684,7 @@ class Upgrade:
     def _delete(self) -> None:
         for _, green in self._pairs():
             if green["DeletionProtection"]:
-                self.site.rds.modify_db_instance(
-                    DBInstanceIdentifier=green["DBInstanceIdentifier"],
-                    DeletionProtection=False,
-                    ApplyImmediately=True,
-                )
+                self.site.protect(green["DBInstanceIdentifier"], on=False)
         self.site.rds.delete_blue_green_deployment(
             BlueGreenDeploymentIdentifier=self._identifier(), DeleteTarget=True
         )

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from statistics import fmean
 from typing import Any, Final, Literal
 
@@ -88,9 +89,9 @@ class Checklist:
                 "by hand",
                 f"pulumi preview -s {self.stack} --diff: each replacement and deletion is meant",
             ),
-            "the stack before this one is like it": self._alike,
-            "the image was in the stack before this one": self._promoted,
-            "the image runs in that stack, on its schema": self._ran,
+            "the stack before this one is like it": self._against_earlier(self._alike),
+            "the image was in the stack before this one": self._against_earlier(self._promoted),
+            "the image runs in that stack, on its schema": self._against_earlier(self._ran),
             "the database can be restored to now": self._restorable,
             "no alarm is up": self._alarms,
             "the schema has one head": self._heads,
@@ -137,57 +138,61 @@ class Checklist:
             return "unknown", f"{commit} is on a branch that follows none"
         return ("ok", commit) if ahead == "0" else ("failed", f"{ahead} commits are not pushed")
 
-    def _promoted(self) -> Answer:
+    @cached_property
+    def _earlier(self) -> Graph | None:
+        """Of the stack before this one."""
         earlier = BEFORE.get(self.stack)
-        if earlier is None:
-            return "ok", f"nothing comes before {self.stack}"
-        mine, theirs = (one.settings.workers.image_digest for one in (self.graph, load_graph(earlier)))
+        return None if earlier is None else load_graph(earlier)
+
+    def _against_earlier(self, look: Callable[[Graph], Answer]) -> Look:
+        def looked() -> Answer:
+            earlier = self._earlier
+            if earlier is None:
+                return "ok", f"nothing comes before {self.stack}"
+            return look(earlier)
+
+        return looked
+
+    def _promoted(self, earlier: Graph) -> Answer:
+        mine, theirs = (one.settings.workers.image_digest for one in (self.graph, earlier))
         if mine is None:
             return "ok", "no image is set"
         return (
             ("ok", mine)
             if mine == theirs
-            else ("failed", f"{earlier} has {theirs}, {self.stack} is to have {mine}")
+            else ("failed", f"{BEFORE[self.stack]} has {theirs}, {self.stack} is to have {mine}")
         )
 
-    def _alike(self) -> Answer:
-        earlier = BEFORE.get(self.stack)
-        if earlier is None:
-            return "ok", f"nothing comes before {self.stack}"
-        other = load_graph(earlier)
-        mine, theirs = (one.settings.postgres.major for one in (self.graph, other))
+    def _alike(self, earlier: Graph) -> Answer:
+        before = BEFORE[self.stack]
+        mine, theirs = (one.settings.postgres.major for one in (self.graph, earlier))
         if theirs < mine:
-            return "failed", f"{earlier} has PostgreSQL {theirs}, {self.stack} is to have {mine}"
-        here, there = ({one.kind for one in graph if one.custom} for graph in (self.graph, other))
+            return "failed", f"{before} has PostgreSQL {theirs}, {self.stack} is to have {mine}"
+        here, there = ({one.kind for one in graph if one.custom} for graph in (self.graph, earlier))
         if untried := here - there:
             return (
                 "by hand",
-                f"{earlier} has no {', '.join(sorted(untried))}; settings that differ: python -m infra plan"
-                f" {self.stack} --diff {earlier}",
+                f"{before} has no {', '.join(sorted(untried))}; settings that differ: python -m infra plan"
+                f" {self.stack} --diff {before}",
             )
-        return "ok", f"{earlier} has all that {self.stack} has"
+        return "ok", f"{before} has all that {self.stack} has"
 
-    def _ran(self) -> Answer:
-        earlier, digest = BEFORE.get(self.stack), self.graph.settings.workers.image_digest
-        if earlier is None:
-            return "ok", f"nothing comes before {self.stack}"
+    def _ran(self, earlier: Graph) -> Answer:
+        before, digest = BEFORE[self.stack], self.graph.settings.workers.image_digest
         if digest is None:
             return "ok", "no image is set"
-        other = load_graph(earlier)
-        ecs = self.session.client("ecs", region_name=other.settings.region)
+        ecs = self.session.client("ecs", region_name=earlier.settings.region)
         wrong, count = [], 0
-        for one in other.of_kind("ecs.Service"):
-            cluster = str(one.inputs["cluster"]).rsplit("/", 1)[-1]
-            for found in ecs.describe_services(cluster=cluster, services=[one.inputs["name"]])["services"]:
-                count += 1
-                task = ecs.describe_task_definition(taskDefinition=found["taskDefinition"])["taskDefinition"]
-                if any(not each["image"].endswith(f"@{digest}") for each in task["containerDefinitions"]):
-                    wrong.append(found["serviceName"])
+        for found in _services(ecs, earlier):
+            count += 1
+            task = ecs.describe_task_definition(taskDefinition=found["taskDefinition"])["taskDefinition"]
+            if any(not each["image"].endswith(f"@{digest}") for each in task["containerDefinitions"]):
+                wrong.append(found["serviceName"])
         if not count:
-            return "failed", f"{earlier} has no service that runs it: deploy it there"
+            return "failed", f"{before} has no service that runs it: deploy it there"
         if wrong:
-            return "failed", f"{', '.join(wrong)} of {earlier} runs another: deploy it there"
-        return "ok", f"{count} services of {earlier}"
+            return "failed", f"{', '.join(wrong)} of {before} runs another: deploy it there"
+        return "ok", f"{count} services of {before}"
 
     def _heads(self) -> Answer:
         from alembic.config import Config
@@ -343,16 +348,10 @@ class Checklist:
 
     def _services(self) -> Answer:
         wrong, count = [], 0
-        for one in self.graph.of_kind("ecs.Service"):
-            cluster = str(one.inputs["cluster"]).rsplit("/", 1)[-1]
-            for found in self.aws("ecs").describe_services(cluster=cluster, services=[one.inputs["name"]])[
-                "services"
-            ]:
-                count += 1
-                if found["runningCount"] != found["desiredCount"]:
-                    wrong.append(
-                        f"{found['serviceName']}: {found['runningCount']} of {found['desiredCount']}"
-                    )
+        for found in _services(self.aws("ecs"), self.graph):
+            count += 1
+            if found["runningCount"] != found["desiredCount"]:
+                wrong.append(f"{found['serviceName']}: {found['runningCount']} of {found['desiredCount']}")
         return ("failed", "; ".join(wrong)) if wrong else ("ok", f"{count} services")
 
     def _archiver(self) -> Answer:
@@ -378,6 +377,13 @@ class Checklist:
         )  # fmt: skip
         last = (done.stdout + done.stderr).strip().splitlines()[-1:] or [""]
         return "ok" if done.returncode == 0 else "failed", last[0]
+
+
+def _services(ecs: Any, graph: Graph) -> Iterator[dict[str, Any]]:
+    """What ECS says of each service of a stack that is there."""
+    for one in graph.of_kind("ecs.Service"):
+        cluster = str(one.inputs["cluster"]).rsplit("/", 1)[-1]
+        yield from ecs.describe_services(cluster=cluster, services=[one.inputs["name"]])["services"]
 
 
 def _alarm_name(declared: Resource) -> str:

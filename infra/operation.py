@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -178,23 +178,30 @@ def _carry_out(
             )
         elif asked is None:
             # Hours may lie between their looks and this one, and others may run an --abort.
-            looks = ((one.title, one.look()) for one in earlier)
-            title, undone = next(((title, one) for title, one in looks if one.state != "done"), ("", None))
+            undone = _first_undone(earlier)
             if undone is None:
                 assert step.do is not None, step.title
                 step.do()
                 asked = patience.clock()
             elif undone.state == "waits":  # for what was done last, mostly
-                say(f"{title}: {undone.detail}")
+                say(undone.detail)
                 patience.sleep(patience.every)
             else:
-                raise InfraError(f"{title}: {undone.detail}: it was done before, run this again")
+                raise InfraError(f"{undone.detail}: it was done before, run this again")
         elif now - asked > SETTLE_SECONDS:
             raise InfraError(f"asked for and not seen after {SETTLE_SECONDS} s: run this again")
         else:
             patience.sleep(patience.every)
         found = step.look()
     return found
+
+
+def _first_undone(steps: Iterable[Step]) -> Found | None:
+    """What the first that is not done any more says, behind its title."""
+    for one in steps:
+        if (found := one.look()).state != "done":
+            return replace(found, detail=f"{one.title}: {found.detail}")
+    return None
 
 
 class Site:
@@ -264,6 +271,16 @@ class Site:
         if found is None:
             raise InfraError(f"there is no instance {name} in {self.graph.settings.region}")
         return found
+
+    def protect(self, name: str, *, on: bool) -> None:
+        """Have RDS refuse to delete an instance, or not."""
+        self.rds.modify_db_instance(DBInstanceIdentifier=name, DeletionProtection=on, ApplyImmediately=True)
+
+    def deployments(self, blue: Instance) -> list[str]:
+        """The names of all blue/green deployments of an instance."""
+        filters = [{"Name": "source", "Values": [blue["DBInstanceArn"]]}]
+        found = self.rds.describe_blue_green_deployments(Filters=filters)["BlueGreenDeployments"]
+        return [str(one["BlueGreenDeploymentName"]) for one in found]
 
     # -- what is a person's ----------------------------------------------------------------------------------
 
@@ -423,12 +440,18 @@ class Site:
             connection.execute("SELECT ops.job_end(%s, %s)", [number, rows])
 
 
+def busy(instance: Instance) -> Found | None:
+    """What to say of an instance in a state that ends by itself; None of one that works or is lost."""
+    name, status = instance["DBInstanceIdentifier"], instance["DBInstanceStatus"]
+    return None if status in (*SETTLED, *LOST) else waits(f"{name} is {status}")
+
+
 def unready(instance: Instance) -> Found | None:
     """What to say of an instance that can be asked for nothing, now or for good; None of one that works."""
     name, status = instance["DBInstanceIdentifier"], instance["DBInstanceStatus"]
     if status in LOST:
         return refused(f"{name} is {status}: its events say why (aws rds describe-events)")
-    return None if status in SETTLED else waits(f"{name} is {status}")
+    return busy(instance)
 
 
 def server_major(connection: db.Connection) -> int:

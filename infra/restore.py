@@ -15,13 +15,13 @@ from infra import hold
 from infra.errors import InfraError
 from infra.operation import (
     LOST,
-    SETTLED,
     TAG,
     Found,
     Instance,
     Site,
     Step,
     arguments,
+    busy,
     by_hand,
     carry_out,
     done,
@@ -225,12 +225,7 @@ class Restore:
         return done("it is")
 
     def _protect(self) -> None:
-        self._set_protection(self._made()["DBInstanceIdentifier"], on=True)
-
-    def _set_protection(self, name: str, *, on: bool) -> None:
-        self.site.rds.modify_db_instance(
-            DBInstanceIdentifier=name, DeletionProtection=on, ApplyImmediately=True
-        )
+        self.site.protect(self._made()["DBInstanceIdentifier"], on=True)
 
     def _lets_in(self) -> Found:
         if self._old() is not None:
@@ -246,25 +241,25 @@ class Restore:
 
     def _aside(self) -> Found:
         old = self._old()
-        if old is None and self._made()["DBInstanceIdentifier"] == self.name:
+        if old is not None and old["DBInstanceStatus"] in MOVING:
+            return waits(f"{self.old_name} is {old['DBInstanceStatus']}")
+        if old is not None:
+            return done(f"{old['DbiResourceId']}, with all that came after {self.moment}")
+        if self._made()["DBInstanceIdentifier"] == self.name:
             return done("it was, and is gone")
         base = self.site.instance(self.name)
-        if old is None and base is not None and base["DBInstanceStatus"] == "stopped":
+        if base is None:
+            return todo(self._nameless())
+        if base["DBInstanceStatus"] == "stopped":
             return refused(f"{self.name} is stopped, and RDS changes nothing of it so: start it first")
         # An instance that is unwell is why somebody restores one.
-        if old is None and base is not None and base["DBInstanceStatus"] not in (*SETTLED, *LOST):
-            return waits(f"{self.name} is {base['DBInstanceStatus']}")
-        if old is None and base is None:
-            return todo(self._nameless())
-        if old is None and base is not None and _renaming(base):
+        if found := busy(base):
+            return found
+        if _renaming(base):
             return waits(f"{self.name} is being set aside")
-        if old is None:
-            return todo(
-                f"rename; {self.name} answers to nobody from here to the end of the next step, some minutes"
-            )
-        if old["DBInstanceStatus"] in MOVING:
-            return waits(f"{self.old_name} is {old['DBInstanceStatus']}")
-        return done(f"{old['DbiResourceId']}, with all that came after {self.moment}")
+        return todo(
+            f"rename; {self.name} answers to nobody from here to the end of the next step, some minutes"
+        )
 
     def _set_aside(self) -> None:
         base, made = self.site.instance(self.name), self._made()
@@ -312,9 +307,8 @@ class Restore:
 
     def _released(self) -> Found:
         """That moment may have been one of an upgrade; a restored instance has no green, but may get one later."""
-        filters = [{"Name": "source", "Values": [self._made()["DBInstanceArn"]]}]
-        if found := self.site.rds.describe_blue_green_deployments(Filters=filters)["BlueGreenDeployments"]:
-            return done(f"they are held for {found[0]['BlueGreenDeploymentName']}, which came later")
+        if found := self.site.deployments(self._made()):
+            return done(f"they are held for {found[0]}, which came later")
         return hold.let_go(self.site)
 
     def _known(self) -> Found:
@@ -374,8 +368,8 @@ class Restore:
                 f"{self.name} is marked to be set aside: go on with --take-over; or, if no run of it is going on, aws"
                 f" rds remove-tags-from-resource --resource-name {base['DBInstanceArn']} --tag-keys {REPLACED}"
             )
-        if base["DBInstanceStatus"] not in (*SETTLED, *LOST):
-            return waits(f"{self.name} is {base['DBInstanceStatus']}")
+        if found := busy(base):
+            return found
         return done(f"{self.name} is {base['DBInstanceStatus']}")
 
     def _gone(self) -> Found:
@@ -384,17 +378,17 @@ class Restore:
             return done(f"there is no {self.made_name}")
         if tags_of(made).get(TO) != self.moment:
             return refused(f"{self.made_name} was restored to {tags_of(made).get(TO)}, not to {self.moment}")
-        if made["DBInstanceStatus"] not in (*SETTLED, *LOST):
-            return waits(f"{self.made_name} is {made['DBInstanceStatus']}")
+        if found := busy(made):
+            return found
         return todo(f"delete {self.made_name} ({made['DbiResourceId']}), with no last snapshot")
 
     def _delete(self) -> None:
         if before := self.site.existing(self.made_name)["DeletionProtection"]:
-            self._set_protection(self.made_name, on=False)
+            self.site.protect(self.made_name, on=False)
         # One that is taking over marks the other first, and then looks for this.
         if (found := self._still_beside()).state != "done":
             if before:
-                self._set_protection(self.made_name, on=True)
+                self.site.protect(self.made_name, on=True)
             raise InfraError(f"not now: {found.detail}")
         self.site.rds.delete_db_instance(DBInstanceIdentifier=self.made_name, SkipFinalSnapshot=True)
 
